@@ -1,0 +1,67 @@
+# What contributors type. `make demo` and `make test` need nothing but Python 3.11 or newer, make and a package index.
+# Environments are made once and kept; PYTHON=... chooses the interpreter of the first one.
+
+VENV := .venv
+PYTHON_OF_VENV := $(VENV)/bin/python
+
+# Folders that a checkout lacks are left out, so that a part can be tested alone.
+TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/typing tests/examples tests/test_*.py)
+# What is run again on the other versions of Python that this machine has.
+PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract)
+OTHER_VERSIONS ?= 3.11 3.12 3.13
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-here test-others lint format bench clean
+
+help:
+	@echo 'make demo    measure the standard library with all CPUs, and compare with one (ARGS="--json", ...)'
+	@echo 'make test    all tests here, then the portable ones on the other Pythons of this machine (ARGS="-k map", ...)'
+	@echo 'make lint    ruff, mypy and pyright'
+	@echo 'make format  let ruff mend what it can'
+	@echo 'make bench   side by side with the rivals that can be installed (ARGS=...)'
+	@echo 'make clean   remove environments and caches'
+
+demo:
+	@.ci/venv $(VENV)
+	@$(VENV)/bin/aioparallel demo $(ARGS)
+
+test: test-here test-others
+
+test-here:
+	@.ci/venv $(VENV) test
+	$(PYTHON_OF_VENV) -m pytest $(TESTS) $(ARGS)
+
+test-others: $(OTHER_VERSIONS:%=test-%)
+
+# The version of the first environment has been tested already; one that is not installed is left out.
+test-3.%:
+	@if $(PYTHON_OF_VENV) -V | grep -q ' 3\.$*\.'; then exit 0; fi; \
+	.ci/venv $(VENV)-3.$* test 3.$* || { status=$$?; test $$status -eq 3 && exit 0 || exit $$status; }; \
+	set -x; $(VENV)-3.$*/bin/python -m pytest $(PORTABLE_TESTS) $(ARGS)
+
+lint:
+	@.ci/venv $(VENV) lint
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pyright --pythonpath $(PYTHON_OF_VENV)
+
+format:
+	@.ci/venv $(VENV) lint
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+# Rivals are installed one by one, so that one which cannot be installed is merely left out.
+bench:
+	@.ci/venv $(VENV)
+	@$(PYTHON_OF_VENV) -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")' | \
+	while read -r rival; do \
+	    $(PYTHON_OF_VENV) -m pip install --quiet --quiet --disable-pip-version-check "$$rival" || echo "Left out: $$rival"; \
+	done
+	$(PYTHON_OF_VENV) -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV) $(VENV)-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

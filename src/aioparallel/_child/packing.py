@@ -1,0 +1,181 @@
+"""Pickling on both sides of the wire: objects, functions, and who is to blame when it fails."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .wire import OUT_OF_BAND
+
+ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
+"""Types whose pickles name no class, so that plain pickle and cloudpickle agree on them."""
+
+MAX_DEPTH = 40
+
+Buffers = list[memoryview]
+
+
+class Unpicklable(Exception):
+    """Something cannot travel.
+
+    Attributes:
+        path: Where it sits in what was to travel, for instance ``args[0]['lock']``.
+        culprit: What it is.
+    """
+
+    def __init__(self, message: str, path: str, culprit: str) -> None:
+        super().__init__(message, path, culprit)
+        self.message, self.path, self.culprit = message, path, culprit
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def dumps_by_value(value: Any, buffers: Buffers | None = None) -> bytes:
+    """Pickle, and carry what the other side cannot import by value."""
+    import cloudpickle  # costs 5 ms to import, and most workers never need it
+
+    file = io.BytesIO()
+    cloudpickle.Pickler(file, protocol=5, buffer_callback=_collector(buffers)).dump(value)
+    return file.getvalue()
+
+
+def dumps_result(value: Any, buffers: Buffers) -> bytes:
+    """Pickle in a worker: by reference where the worker itself found it by import."""
+    if type(value) in ATOMS:
+        return pickle.dumps(value, 5)
+    try:
+        return pickle.dumps(value, 5, buffer_callback=_collector(buffers))
+    except RecursionError:
+        raise
+    except Exception:
+        buffers.clear()
+        return dumps_by_value(value, buffers)
+
+
+def _collector(buffers: Buffers | None) -> Callable[[pickle.PickleBuffer], bool] | None:
+    """A buffer callback: a true answer keeps the buffer inside the pickle."""
+    if buffers is None:
+        return None
+
+    def collect(buffer: pickle.PickleBuffer) -> bool:
+        try:
+            view = buffer.raw()
+        except BufferError:  # not contiguous
+            return True
+        if view.nbytes < OUT_OF_BAND:
+            return True
+        buffers.append(view)
+        return False
+
+    return collect
+
+
+def explain(value: Any, error: BaseException, name: str, dumps: Callable[[Any], bytes]) -> Unpicklable:
+    """Find out which part of *value* cannot be pickled."""
+    if isinstance(error, RecursionError):
+        return Unpicklable(f"{name} is nested too deeply to be pickled", name, type(value).__name__)
+    path, culprit, reason = _culprit(value, name, error, dumps)
+    shown = _shown(culprit)
+    return Unpicklable(f"{path} cannot be pickled: {shown} ({type(reason).__name__}: {reason})", path, shown)
+
+
+def _culprit(
+    value: Any, path: str, error: BaseException, dumps: Callable[[Any], bytes]
+) -> tuple[str, Any, BaseException]:
+    seen = {id(value)}
+    for _ in range(MAX_DEPTH):
+        for name, part in _parts(value):
+            problem = None if id(part) in seen else _problem(part, dumps)
+            if problem is not None:
+                seen.add(id(part))
+                value, path, error = part, path + name, problem
+                break
+        else:
+            break
+    return path, value, error
+
+
+def _problem(value: Any, dumps: Callable[[Any], bytes]) -> BaseException | None:
+    if type(value) in ATOMS:
+        return None
+    try:
+        dumps(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return error
+    return None
+
+
+def _parts(value: Any) -> Iterator[tuple[str, Any]]:
+    """The things that an object is made of, and how to write the way to each."""
+    if isinstance(value, dict):
+        for key, item in list(value.items()):
+            yield f"[{_shown(key)}]", item
+            yield f" key {_shown(key)}", key
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for index, item in enumerate(list(value)):
+            yield f"[{index}]", item
+    elif hasattr(value, "__closure__") and hasattr(value, "__code__"):
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
+            try:
+                yield f" variable {name!r}", cell.cell_contents
+            except ValueError:  # an empty cell
+                continue
+        for name in value.__code__.co_names:
+            if name in value.__globals__:
+                yield f" global {name!r}", value.__globals__[name]
+    elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+        yield ".func", value.func
+        yield from ((f".args{name}", part) for name, part in _parts(value.args))
+        yield from ((f".keywords{name}", part) for name, part in _parts(value.keywords))
+    elif hasattr(value, "__self__") and not isinstance(value, type):
+        yield ".__self__", value.__self__
+    elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, type):
+        yield from ((f".{name}", part) for name, part in list(vars(value).items()))
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def reference(fn: Any) -> tuple[str, str, int] | None:
+    """How to find this very function by import: (module, qualified name, wrappers to take off)."""
+    module = getattr(fn, "__module__", None)
+    name = getattr(fn, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or module == "__main__" or "<locals>" in name:
+        return None
+    try:
+        found = _attribute(sys.modules[module], name)
+    except (KeyError, AttributeError):
+        return None
+    unwrap = 0
+    while found is not fn:
+        found = getattr(found, "__dict__", {}).get("__wrapped__")
+        unwrap += 1
+        if found is None:
+            return None
+    return module, name, unwrap
+
+
+def resolve(module: str, name: str, unwrap: int) -> Any:
+    """The other direction of :func:`reference`."""
+    __import__(module)
+    found = _attribute(sys.modules[module], name)
+    for _ in range(unwrap):
+        found = found.__wrapped__
+    return found
+
+
+def _attribute(found: Any, name: str) -> Any:
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found

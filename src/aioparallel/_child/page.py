@@ -1,0 +1,105 @@
+"""The page: memory that a worker shares with its agent and its executor.
+
+It answers, without a system call and whatever happened to the worker, what the worker is
+doing::
+
+       0  u64   bytes in the outbox that count
+      64  per thread of the worker: f64 time it began its call, u64 number of that call (0: none)
+    2048  one flag per call in flight (number modulo 2048): 1 asks the worker to give it back
+    4151  9 bytes of room for a frame header, so that the outbox is sent as it lies
+    4160  the outbox: answers that were not sent yet
+
+The worker writes the number of a call *before* it looks at the flag, and the executor
+sets the flag before it looks at the number. The worker commits an answer to the outbox
+before the next call's number, so when it is killed, every answer before the running call
+is in the outbox or was sent, and the number names the one call to blame.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+OUTBOX = 256 * 1024
+HEADER = 9
+BOX_AT = 4160
+SIZE = BOX_AT + OUTBOX
+FLAGS_AT = 2048
+FLAGS = 2048
+MAX_THREADS = 100
+
+_FIRST = 8
+"""Thread slots begin at byte 64; each has 16 bytes."""
+
+
+def create(path: str) -> None:
+    """Make the file of a page."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(descriptor, SIZE)
+    finally:
+        os.close(descriptor)
+
+
+class Page:
+    """One side's view of a page."""
+
+    def __init__(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._map = mmap.mmap(descriptor, SIZE)
+        finally:
+            os.close(descriptor)
+        self._bytes = memoryview(self._map)
+        self._words = self._bytes[:FLAGS_AT].cast("Q")
+        self._times = self._bytes[:FLAGS_AT].cast("d")
+        self.flags = self._bytes[FLAGS_AT : FLAGS_AT + FLAGS]
+        self.box = self._bytes[BOX_AT:SIZE]
+        self.framed_box = self._bytes[BOX_AT - HEADER : SIZE]
+
+    def close(self) -> None:
+        """Let go of the memory; the page may not be used again."""
+        for view in (self._words, self._times, self.flags, self.box, self.framed_box, self._bytes):
+            view.release()
+        self._map.close()
+
+    # The worker writes
+
+    def begin(self, number: int, now: float, thread: int = 0) -> bool:
+        """Say that a call begins. Returns whether it was asked back instead."""
+        slot = _FIRST + 2 * thread
+        self._times[slot] = now
+        self._words[slot + 1] = number
+        return self.flags[number % FLAGS] != 0
+
+    def end(self, thread: int = 0) -> None:
+        """Say that no call runs."""
+        self._words[_FIRST + 2 * thread + 1] = 0
+
+    def commit(self, length: int) -> None:
+        """So many bytes of the outbox count from now on."""
+        self._words[0] = length
+
+    # The others read
+
+    def running(self, thread: int = 0) -> tuple[int, float]:
+        """The number of the call that runs (0: none), and when it began (``time.monotonic``)."""
+        slot = _FIRST + 2 * thread
+        return self._words[slot + 1], self._times[slot]
+
+    def all_running(self, threads: int) -> dict[int, float]:
+        """The numbers of all calls that run, and when each began."""
+        running = (self.running(thread) for thread in range(threads))
+        return {number: began for number, began in running if number}
+
+    def withdraw(self, number: int) -> None:
+        """Ask the worker to give a call back unbegun."""
+        self.flags[number % FLAGS] = 1
+
+    def forget(self, number: int) -> None:
+        """The call has ended; its flag may be used for another."""
+        self.flags[number % FLAGS] = 0
+
+    def unsent(self) -> bytes:
+        """The answers in the outbox. Only sure while the worker is stopped, or stays in one call."""
+        return bytes(self.box[: min(self._words[0], OUTBOX)])

@@ -1,0 +1,124 @@
+"""Generators and coroutines in a worker: one event loop that stays, and streams in steps.
+
+A stream is a generator that lives here between the calls that advance it. One step makes
+items for at most ``STEP_SECONDS`` or ``STEP_ITEMS``, answers, and leaves the worker to
+others; a stream whose consumer is slow holds nothing but its generator.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from . import failures, wire
+
+STEP_SECONDS = 0.01
+STEP_ITEMS = 256
+
+Step = tuple[list[Any], bool, "bytes | None"]
+"""Items, whether the stream has ended, and what it raised."""
+
+
+class Loop:
+    """The worker's event loop: made when it is first needed, and kept."""
+
+    def __init__(self) -> None:
+        self._runner: Any = None
+
+    def run(self, coroutine: Any, name: str) -> Any:
+        """Run a coroutine to its end; tasks that it leaves behind are cancelled and reported."""
+        import asyncio
+
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(self._alone(coroutine, name))
+
+    async def _alone(self, coroutine: Any, name: str) -> Any:
+        import asyncio
+
+        before = asyncio.all_tasks()
+        try:
+            return await coroutine
+        finally:
+            left = asyncio.all_tasks() - before
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=1)
+                names = ", ".join(sorted(task.get_name() for task in left))
+                print(f"{name} left {len(left)} tasks behind; they were cancelled: {names}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close the loop, if there is one."""
+        if self._runner is not None:
+            self._runner.close()
+            self._runner = None
+
+
+class Streams:
+    """The streams that live in this worker."""
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self._open: dict[int, Any] = {}
+
+    def step(self, verb: int, id: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Open a stream, advance it, or close it. After opening, ``args`` is the id it was opened under."""
+        if verb == wire.STREAM_OPEN:
+            self._open[id] = fn(*args, **kwargs)
+            return self._advance(id)
+        (id,) = args
+        if verb == wire.STREAM_CLOSE:
+            return self._close(self._open.pop(id, None))
+        return self._advance(id)
+
+    def close(self) -> None:
+        """Close every stream, and the event loop."""
+        for stream in self._open.values():
+            self._close(stream)
+        self._open.clear()
+        self.loop.close()
+
+    def _advance(self, id: int) -> Step:
+        stream = self._open[id]
+        step = self._step_async(stream) if hasattr(stream, "__anext__") else _step(stream)
+        if step[1]:
+            del self._open[id]
+        return step
+
+    def _step_async(self, stream: Any) -> Step:
+        async def advance() -> Step:
+            items: list[Any] = []
+            started = monotonic()
+            try:
+                while len(items) < STEP_ITEMS and (not items or monotonic() - started < STEP_SECONDS):
+                    items.append(await stream.__anext__())
+            except StopAsyncIteration:
+                return items, True, None
+            except BaseException as error:
+                return items, True, failures.pack(error)
+            return items, False, None
+
+        step: Step = self.loop.run(advance(), "a stream")
+        return step
+
+    def _close(self, stream: Any) -> None:
+        if hasattr(stream, "aclose"):
+            self.loop.run(stream.aclose(), "a stream")
+        elif hasattr(stream, "close"):
+            stream.close()
+
+
+def _step(stream: Any) -> Step:
+    items: list[Any] = []
+    started = monotonic()
+    try:
+        while len(items) < STEP_ITEMS and (not items or monotonic() - started < STEP_SECONDS):
+            items.append(next(stream))
+    except StopIteration:
+        return items, True, None
+    except BaseException as error:
+        return items, True, failures.pack(error)
+    return items, False, None

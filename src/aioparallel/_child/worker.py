@@ -1,0 +1,331 @@
+"""The worker: one process that runs the calls it is sent, one after the other.
+
+It is forked by the agent, connects back to the pool, and lives until it is told to end or
+is killed. It promises, for the sake of exact blame (see :mod:`.page`):
+
+1. the number of a call is on the page before anything of that call happens;
+2. the answers of earlier calls are in the outbox, or sent, before the next number is;
+3. a call whose flag is up when its number is written never begins.
+
+Answers are gathered while calls are short, and sent at the end of a frame, or as soon as
+the oldest is ``PATIENCE`` seconds old, before the next call begins.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from socket import AF_UNIX, SOCK_STREAM, socket
+from threading import Lock, Thread
+from time import monotonic
+from typing import Any
+
+from . import failures, packing, wire
+from .current import Current, current
+from .page import OUTBOX, Page
+from .streams import Streams
+from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
+
+PATIENCE = 0.001
+RECEIVE = 256 * 1024
+
+Record = tuple[int, int, int, int, int, memoryview, list[memoryview]]
+"""Number, id, function, attempt, verb, payload, buffers."""
+
+
+class Link:
+    """The worker's end of its socket."""
+
+    def __init__(self, path: str, token: bytes) -> None:
+        self.socket = socket(AF_UNIX, SOCK_STREAM)
+        self.socket.connect(path)
+        self._buffer = bytearray(RECEIVE)
+        self._view = memoryview(self._buffer)
+        self._start = self._end = 0
+        self.socket.sendall(token)
+
+    def frames(self) -> Iterator[tuple[int, memoryview]]:
+        """Frames as they arrive; each body is only good until the next one is asked for."""
+        while True:
+            if not self._fill(FRAME.size):
+                return
+            length, kind = FRAME.unpack_from(self._buffer, self._start)
+            self._start += FRAME.size
+            if length > wire.MAX_FRAME:
+                raise ProtocolError(f"a frame of {length} bytes")
+            if length > RECEIVE:
+                yield kind, self._receive_big(length)
+                continue
+            if not self._fill(length):
+                return
+            body = self._view[self._start : self._start + length]
+            self._start += length
+            yield kind, body
+
+    def send(self, kind: int, *parts: bytes | memoryview) -> None:
+        """Send one frame."""
+        self.socket.sendall(FRAME.pack(sum(map(len, parts)), kind) + (bytes(parts[0]) if parts else b""))
+        for part in parts[1:]:
+            self.socket.sendall(part)
+
+    def _fill(self, wanted: int) -> bool:
+        """Have so many bytes in the buffer; ``False`` when the other side is gone."""
+        while self._end - self._start < wanted:
+            if self._start + wanted > RECEIVE or self._start == self._end:
+                rest = self._buffer[self._start : self._end]
+                self._buffer[: len(rest)] = rest
+                self._start, self._end = 0, len(rest)
+            received = self.socket.recv_into(self._view[self._end :])
+            if not received:
+                return False
+            self._end += received
+        return True
+
+    def _receive_big(self, length: int) -> memoryview:
+        """A frame that does not fit the buffer gets memory of its own, which its arrays then share."""
+        body = memoryview(bytearray(length))
+        have = self._end - self._start
+        body[:have] = self._view[self._start : self._end]
+        self._start = self._end = 0
+        while have < length:
+            received = self.socket.recv_into(body[have:])
+            if not received:
+                raise ConnectionError("the executor is gone")
+            have += received
+        return body
+
+
+class Outbox:
+    """Gathers answers where a kill cannot lose them, and sends them."""
+
+    def __init__(self, link: Link, page: Page) -> None:
+        self._link = link
+        self._page = page
+        self._box = page.box
+        self._length = 0
+        self._oldest = 0.0
+
+    def add(self, answer: bytes, now: float) -> None:
+        """Keep an answer of a call that has ended."""
+        end = self._length + len(answer)
+        if end > OUTBOX:
+            self.flush()
+            end = len(answer)
+            if end > OUTBOX:
+                self._link.send(wire.ANSWERS, answer)
+                return
+        if not self._length:
+            self._oldest = now
+        self._box[self._length : end] = answer
+        self._page.commit(end)
+        self._length = end
+
+    def flush_if_old(self, now: float) -> None:
+        """Send what has waited long enough; the next call may take its time."""
+        if self._length and now - self._oldest > PATIENCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send everything. A kill in between leaves answers twice, never not at all."""
+        if self._length:
+            FRAME.pack_into(self._page.framed_box, 0, self._length, wire.ANSWERS)
+            self._link.socket.sendall(self._page.framed_box[: FRAME.size + self._length])
+            self._page.commit(0)
+            self._length = 0
+
+    def send_big(self, head: bytes, payload: bytes, buffers: list[memoryview]) -> None:
+        """Send an answer with buffers, after what was gathered before."""
+        self.flush()
+        self._link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
+
+
+class Worker:
+    """Runs calls.
+
+    Args:
+        link: Where they come from.
+        page: Where it says what it does.
+        index: Its place in the pool.
+    """
+
+    def __init__(self, link: Link, page: Page, index: int) -> None:
+        self.link = link
+        self.page = page
+        self.index = index
+        self.host: str | None = None
+        self.outbox = Outbox(link, page)
+        self.streams = Streams()
+        self.functions: dict[int, Any] = {}
+        self.names: dict[int, str] = {}
+        self._threads: list[Thread] = []
+        self._queue: SimpleQueue[Record | None] = SimpleQueue()
+        self._sending = Lock()
+
+    # Life
+
+    def serve(self) -> None:
+        """Take frames until there are no more."""
+        for kind, body in self.link.frames():
+            if kind == wire.CALLS:
+                self._run_calls(body)
+            elif kind == wire.FUNCTIONS:
+                self._learn(body)
+            elif kind == wire.SETUP:
+                if not self._set_up(pickle.loads(body)):
+                    return
+            elif kind == wire.BYE:
+                return
+            else:
+                raise ProtocolError(f"a frame of kind {kind}")
+
+    def _set_up(self, setup: dict[str, Any]) -> bool:
+        try:
+            sys.path[:] = setup["path"]
+            sys.argv[:] = setup["argv"]
+            self.host = setup["host"]
+            for module in setup["preload"]:
+                __import__(module)
+            if setup["initializer"] is not None:
+                _load_function(setup["initializer"])()
+        except BaseException as error:
+            self.link.send(wire.UNREADY, failures.text(error).encode(errors="replace"))
+            return False
+        for thread in range(setup["threads"] if setup["threads"] > 1 else 0):
+            self._threads.append(Thread(target=self._serve_thread, args=(thread,), daemon=True))
+            self._threads[-1].start()
+        self.link.send(wire.READY)
+        return True
+
+    def _learn(self, body: memoryview) -> None:
+        """Keep a function's pickle; it is loaded by the first call, so that its failure is that call's."""
+        number, length = wire.FUNCTION.unpack_from(body)
+        start = wire.FUNCTION.size
+        self.names[number] = str(body[start : start + length], "utf-8")
+        self.functions[number] = bytes(body[start + length :])
+
+    # Calls
+
+    def _records(self, body: memoryview) -> Iterator[Record]:
+        position = 0
+        size = CALL.size
+        while position < len(body):
+            number, id, function, attempt, verb, count, length = CALL.unpack_from(body, position)
+            position += size
+            payload = body[position : position + length]
+            position += length
+            buffers: list[memoryview] = []
+            if count:
+                buffers = wire.read_buffers(body, position, count)
+                position = len(body)
+            yield number, id, function, attempt, verb, payload, buffers
+
+    def _run_calls(self, body: memoryview) -> None:
+        if self._threads:
+            for record in self._records(memoryview(bytes(body)) if len(body) <= RECEIVE else body):
+                self._queue.put(record)
+            return
+        outbox, page = self.outbox, self.page
+        now = monotonic()
+        for record in self._records(body):
+            number = record[0]
+            outbox.flush_if_old(now)
+            if page.begin(number, now):
+                outbox.add(ANSWER.pack(number, 0, WITHDRAWN, 0, 0), now)
+                continue
+            ending, payload, buffers = self._run(record)
+            then = monotonic()
+            head = ANSWER.pack(number, int((then - now) * 1e6), ending, len(buffers), len(payload))
+            if buffers:
+                outbox.send_big(head, payload, buffers)
+            else:
+                outbox.add(head + payload, then)
+            now = then
+        page.end()
+        outbox.flush()
+
+    def _serve_thread(self, thread: int) -> None:
+        """One of several threads that take calls; each answer is sent at once."""
+        while (record := self._queue.get()) is not None:
+            number, now = record[0], monotonic()
+            if self.page.begin(number, now, thread):
+                ending, payload, buffers = WITHDRAWN, b"", []
+            else:
+                ending, payload, buffers = self._run(record)
+            head = ANSWER.pack(number, int((monotonic() - now) * 1e6), ending, len(buffers), len(payload))
+            with self._sending:
+                self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
+            self.page.end(thread)
+
+    def _run(self, record: Record) -> tuple[int, bytes, list[memoryview]]:
+        """Run one call; whatever it does, short of ending the process, becomes an answer."""
+        number, id, function, attempt, verb, payload, buffers = record
+        name = self.names.get(function, "?")
+        flags, flag = self.page.flags, number % len(self.page.flags)
+        current.set(Current(id, name, attempt, self.index, self.host, lambda: bool(flags[flag])))
+        try:
+            fn, args, kwargs = self._load(function, payload, buffers, name)
+        except _Unloadable as error:
+            return RAISED, error.packed, []
+        try:
+            if verb == wire.RUN:
+                value = fn(*args, **kwargs)
+                if hasattr(value, "__await__") and hasattr(value, "send"):
+                    value = self.streams.loop.run(value, name)
+            else:
+                value = self.streams.step(verb, id, fn, args, kwargs)
+        except BaseException as error:
+            return RAISED, failures.pack(error), []
+        return self._pack(value, name)
+
+    def _load(
+        self, function: int, payload: memoryview, buffers: list[memoryview], name: str
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        what = f"the function {name}"
+        try:
+            fn = self.functions[function]
+            if type(fn) is bytes:
+                fn = self.functions[function] = _load_function(fn)
+            if not payload:
+                return fn, (), {}
+            what = f"the arguments of {name}"
+            args, kwargs = pickle.loads(payload, buffers=buffers)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise _Unloadable(failures.pack_unloadable(error, what)) from error
+        return fn, args, kwargs
+
+    def _pack(self, value: Any, name: str) -> tuple[int, bytes, list[memoryview]]:
+        buffers: list[memoryview] = []
+        try:
+            return OK, packing.dumps_result(value, buffers), buffers
+        except BaseException as error:
+            problem = packing.explain(value, error, f"the result of {name}", packing.dumps_by_value)
+            return RAISED, failures.pack(problem), []
+
+
+class _Unloadable(Exception):
+    def __init__(self, packed: bytes) -> None:
+        super().__init__(packed)
+        self.packed = packed
+
+
+def _load_function(pickled: bytes) -> Any:
+    how, *what = pickle.loads(pickled)
+    return packing.resolve(*what) if how == "reference" else pickle.loads(what[0])
+
+
+def main(socket_path: str, page_path: str, token: bytes, index: int) -> None:
+    """The life of a worker, in a process that the agent has just forked."""
+    link = Link(socket_path, token)
+    worker = Worker(link, Page(page_path), index)
+    link.send(wire.HELLO, os.getpid().to_bytes(8, "little"))
+    try:
+        worker.serve()
+    except ConnectionError:
+        pass  # the executor is gone, and nobody waits for an answer
+    finally:
+        worker.streams.close()

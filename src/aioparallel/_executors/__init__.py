@@ -1,0 +1,1 @@
+"""Where work runs: one file for each kind of executor."""

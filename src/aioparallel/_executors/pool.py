@@ -1,0 +1,492 @@
+"""The pool that every executor with workers is: it feeds the ledger and carries out what it says.
+
+One open pool is one :class:`Run`: a loop, a supervisor, a ledger. Closing ends the run;
+opening again makes a new one, on whatever loop.
+
+Guarantees:
+
+* ``submit`` works from any thread; everything else happens on the run's loop.
+* However a run ends, every call is settled, and afterwards nothing of the run is left.
+* The supervisor's body is the only place that opens and closes workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+
+import anyio
+
+from .._futures.dataflow import pending_in, substitute
+from .._futures.joining import Join
+from .._futures.smart import SmartFuture
+from .._futures.supervisor import Supervisor
+from .._model.call import Call, Phase, function_name
+from .._model.errors import CallCancelledError, ExecutorClosedError, PoolFullError
+from .._model.info import PoolStatus
+from .._model.options import DEFAULT_OPTIONS, CallOptions
+from .._policy.ledger import Halt, Instruction, Ledger, Pause, Place, Retire, Settle, Spawn, Verdict, WorkerEnd
+
+__all__ = ["Executor", "Run", "View"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SLOW_CLOSE = 5.0
+"""Seconds that closing may take beyond the grace, before what is left is given up."""
+
+
+class Run:
+    """One time that a pool is open."""
+
+    def __init__(self, pool: Executor, ledger: Ledger) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.thread = threading.get_ident()
+        self.ledger = ledger
+        self.closing = False
+        self.drain = True
+        self.waiting: set[Call] = set()
+        """Calls that wait for the futures among their arguments."""
+        self.quiet = asyncio.Event()
+        """Set when something ended; whoever waits for room or for the end looks again."""
+        self.close_asked = asyncio.Event()
+        self.supervisor = Supervisor(pool._supervise, f"aioparallel {pool.name}")
+
+    @property
+    def idle(self) -> bool:
+        return self.ledger.idle and not self.waiting
+
+
+class Executor(ABC):
+    """What all executors share: life cycle, ``submit``, options and status.
+
+    Args:
+        name: Seen in errors, logs and :meth:`status`.
+        max_pending: How many calls may wait for a worker; ``submit`` raises
+            :exc:`~aioparallel.PoolFullError` beyond that, :meth:`submit_wait` waits.
+        grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, *, name: str | None = None, max_pending: float = math.inf, grace: float = 5.0) -> None:
+        if not max_pending >= 1:
+            raise ValueError(f"max_pending={max_pending!r}: expected at least 1, or math.inf")
+        if not grace >= 0:
+            raise ValueError(f"grace={grace!r}: expected seconds, 0 or more")
+        self.name = name or self.kind
+        self.max_pending = max_pending
+        self.grace = grace
+        self._run: Run | None = None
+
+    # Life cycle
+
+    async def start(self) -> Self:
+        """Open the executor, and return when it takes calls. Opening an open one does nothing.
+
+        Returns:
+            The executor itself.
+
+        Raises:
+            WorkerStartError: No worker can be started; the message holds the reason.
+            ExecutorClosedError: It is open on another event loop.
+
+        Cancellation:
+            Closes the executor again, and waits for that.
+        """
+        run = self._ensure_open()
+        try:
+            await run.supervisor.wait_ready()
+        except BaseException:
+            run.drain = False
+            await self._end(run)
+            raise
+        return self
+
+    async def aclose(self, drain: bool = True) -> None:
+        """Close the executor. Closing a closed one does nothing.
+
+        Args:
+            drain: Wait for what was submitted; otherwise cancel it.
+
+        Cancellation:
+            Cancels what is left, waits until it has stopped, and then is cancelled.
+
+        What may still be running:
+            Nothing, but for threads whose function does not return after it was cancelled.
+        """
+        run = self._run
+        if run is None:
+            return
+        run.drain = run.drain and drain
+        await self._end(run)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose(drain=error is None)
+
+    async def shutdown_if_idle(self) -> bool:
+        """Close the executor if no call is anywhere in it.
+
+        Returns:
+            Whether it is closed now.
+        """
+        if self._run is not None and not self._run.idle:
+            return False
+        await self.aclose()
+        return True
+
+    # Calls
+
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+        """Hand over a call; waits for nothing.
+
+        Futures among the arguments, at any depth of list, tuple, dict and set, are awaited
+        first. May be used from any thread.
+
+        Returns:
+            The call's future.
+
+        Raises:
+            PicklingError: Something cannot travel to the worker; names what and where.
+            PoolFullError: ``max_pending`` calls wait already.
+            ExecutorClosedError: The executor is not open.
+        """
+        return self._submit(fn, args, kwargs, DEFAULT_OPTIONS)
+
+    async def submit_wait(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+        """Like :meth:`submit`, but wait for room when ``max_pending`` calls are waiting.
+
+        Cancellation:
+            Before the call is handed over: nothing was submitted.
+        """
+        return await self._submit_wait(fn, args, kwargs, DEFAULT_OPTIONS)
+
+    def options(self, **options: Any) -> View:
+        """The same executor, with other options for the calls made through it.
+
+        Args:
+            **options: Any of ``timeout`` (seconds from the start of execution), ``retry``,
+                ``idempotent``, ``priority`` and ``limit``.
+
+        Raises:
+            TypeError, ValueError: There is no such option, or its value makes no sense.
+        """
+        return View(self, DEFAULT_OPTIONS.changed(**options))
+
+    # Looking
+
+    @property
+    def task_count(self) -> int:
+        """How many calls have been submitted and not ended."""
+        run = self._run
+        return 0 if run is None else run.ledger.queued + run.ledger.placed + len(run.waiting)
+
+    def status(self) -> PoolStatus:
+        """How the executor stands; only looks."""
+        ledger = Ledger() if self._run is None else self._run.ledger
+        running = self._running_count(ledger)
+        waiting = 0 if self._run is None else len(self._run.waiting)
+        counts = ledger.counts
+        return PoolStatus(
+            name=self.name,
+            kind=self.kind,
+            workers=self._worker_count(ledger),
+            queued=ledger.queued + ledger.placed - running + waiting,
+            running=running,
+            done=counts.done,
+            failed=counts.failed,
+            cancelled=counts.cancelled,
+            retried=counts.retried,
+            deaths=counts.deaths,
+            p50=ledger.latencies.quantile(0.5),
+            p95=ledger.latencies.quantile(0.95),
+        )
+
+    def __repr__(self) -> str:
+        if self._run is None:
+            return f"<{type(self).__name__} {self.name!r} closed>"
+        status = self.status()
+        return (
+            f"<{type(self).__name__} {self.name!r} workers={status.workers} queued={status.queued} "
+            f"running={status.running} done={status.done} failed={status.failed}>"
+        )
+
+    # What each kind of executor fills in
+
+    @abstractmethod
+    def _new_ledger(self) -> Ledger: ...
+
+    @abstractmethod
+    async def _open(self, run: Run) -> None:
+        """Start workers; return when calls can be taken."""
+
+    @abstractmethod
+    async def _close(self, run: Run) -> None:
+        """End every worker. Runs shielded; every call is settled already."""
+
+    @abstractmethod
+    def _place(self, run: Run, step: Place) -> None:
+        """Send calls to a worker."""
+
+    @abstractmethod
+    def _halt(self, run: Run, step: Halt) -> None:
+        """Take a call back, or stop it."""
+
+    def _prepare(self, call: Call) -> None:
+        """Make a call ready to travel; raises when it cannot."""
+
+    def _spawn(self, run: Run, step: Spawn) -> None:
+        """Start a worker."""
+
+    def _retire(self, run: Run, step: Retire) -> None:
+        """Let an idle worker end."""
+
+    def _began(self, call: Call) -> float | None:
+        """When a call that a worker holds began, or ``None`` if it waits there."""
+        return call.begun_at
+
+    def _running_count(self, ledger: Ledger) -> int:
+        return sum(min(seat.width, len(seat.held)) for seat in ledger.seats)
+
+    def _worker_count(self, ledger: Ledger) -> int:
+        return len(ledger.seats)
+
+    # The run
+
+    def _ensure_open(self) -> Run:
+        """The run, opened here and now if need be; calls may be submitted at once."""
+        run = self._run
+        if run is not None and run.supervisor.done:
+            self._run = run = None
+        if run is None:
+            run = self._run = Run(self, self._new_ledger())
+        elif run.loop is not asyncio.get_running_loop():
+            raise ExecutorClosedError(f"{self.name} is open on another event loop; close it there, or make a second one")
+        elif run.closing:
+            raise ExecutorClosedError(f"{self.name} is closing; await its aclose() before you open it again")
+        return run
+
+    async def _supervise(self, supervisor: Supervisor) -> None:
+        run = self._run
+        assert run is not None, "set before the supervisor's task first runs"
+        try:
+            await self._try_open(run)
+            supervisor.set_ready()
+            self._pump(run)
+            await run.close_asked.wait()
+            if run.drain:
+                await self._until(run, lambda: run.idle or not run.drain)
+        finally:
+            run.closing = run.ledger.closing = True
+            with anyio.move_on_after(self.grace + SLOW_CLOSE, shield=True):
+                await self._stop_all(run)
+                await self._close(run)
+            self._settle_rest(run, supervisor)
+
+    async def _try_open(self, run: Run) -> None:
+        try:
+            await self._open(run)
+        except Exception as error:
+            self._carry_out(run, run.ledger.fail_all(error))
+            raise
+
+    async def _stop_all(self, run: Run) -> None:
+        """Cancel whatever is left, and wait at most ``grace`` until it has stopped."""
+        for call in list(run.waiting):
+            self._cancel_call(call)
+        self._carry_out(run, run.ledger.cancel_all())
+        with anyio.move_on_after(self.grace):
+            await self._until(run, lambda: run.idle)
+
+    def _settle_rest(self, run: Run, supervisor: Supervisor) -> None:
+        """The workers are gone; what they never answered ends here."""
+        for seat in run.ledger.seats:
+            for call in seat.held.values():
+                if call.phase is not Phase.SETTLED:
+                    call.future._set_cancelled("its executor was closed before it stopped")
+        if self._run is run:
+            self._run = None
+
+    async def _until(self, run: Run, condition: Callable[[], bool]) -> None:
+        while not condition():
+            run.quiet.clear()
+            await run.quiet.wait()
+
+    async def _end(self, run: Run) -> None:
+        run.closing = True
+        run.close_asked.set()
+        run.quiet.set()
+        try:
+            await run.supervisor.wait_done()
+        except BaseException:
+            run.drain = False
+            run.quiet.set()
+            with anyio.CancelScope(shield=True):
+                await run.supervisor.wait_done()
+            raise
+
+    # Submitting
+
+    def _submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> SmartFuture[Any]:
+        run = self._run
+        if run is None or run.closing:
+            raise self._closed()
+        if run.ledger.queued >= self.max_pending:
+            raise PoolFullError(
+                f"{self.name}: {self.max_pending} calls wait already (max_pending); "
+                "use `await pool.submit_wait(...)` to wait for room"
+            )
+        call = Call(self, fn, args, kwargs, options)
+        future: SmartFuture[Any] = SmartFuture(call, run.loop)
+        call.future = future
+        pending = pending_in(args, kwargs)
+        if not pending:
+            self._prepare(call)
+        if threading.get_ident() == run.thread:
+            self._accept(run, call, pending)
+        else:
+            run.loop.call_soon_threadsafe(self._accept, run, call, pending)
+        return future
+
+    async def _submit_wait(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> SmartFuture[Any]:
+        run = self._run
+        if run is not None:
+            await self._until(run, lambda: run.closing or run.ledger.queued < self.max_pending)
+        return self._submit(fn, args, kwargs, options)
+
+    def _accept(self, run: Run, call: Call, pending: list[SmartFuture[Any]]) -> None:
+        if call.phase is Phase.SETTLED:
+            return
+        if pending:
+            run.waiting.add(call)
+            call.payload = Join(pending, lambda error: self._arguments_ready(run, call, error))
+        else:
+            self._enqueue(run, call)
+
+    def _arguments_ready(self, run: Run, call: Call, error: BaseException | None) -> None:
+        run.waiting.discard(call)
+        call.payload = None
+        if call.phase is not Phase.WAITING:
+            return
+        try:
+            if error is not None:
+                raise error
+            call.args, call.kwargs = substitute(call.args, call.kwargs)
+            self._prepare(call)
+        except Exception as problem:
+            call.phase = Phase.SETTLED
+            run.ledger.counts.failed += 1
+            call.future._set_exception(problem)
+            run.quiet.set()
+        else:
+            self._enqueue(run, call)
+
+    def _enqueue(self, run: Run, call: Call) -> None:
+        try:
+            run.ledger.enqueue(call)
+        except Exception as error:
+            call.phase = Phase.SETTLED
+            call.future._set_exception(error)
+            return
+        self._pump(run)
+
+    def _closed(self) -> ExecutorClosedError:
+        return ExecutorClosedError(
+            f"{self.name} is not open: use `async with {type(self).__name__}(...) as pool:` or `await pool.start()` first"
+        )
+
+    # Carrying out what the ledger says
+
+    def _pump(self, run: Run) -> None:
+        """Give calls to workers with room."""
+        steps = run.ledger.place()
+        if steps:
+            self._carry_out(run, steps)
+
+    def _answered(self, run: Run, seat: Any, ends: Iterable[WorkerEnd]) -> None:
+        """A worker says how calls ended."""
+        self._carry_out(run, run.ledger.ended(seat, ends, time.time(), random.random()))
+        self._pump(run)
+
+    def _carry_out(self, run: Run, steps: list[Instruction]) -> None:
+        for step in steps:
+            if type(step) is Place:
+                self._place(run, step)
+            elif type(step) is Settle:
+                self._settle(run, step)
+            elif type(step) is Halt:
+                self._halt(run, step)
+            elif type(step) is Spawn:
+                self._spawn(run, step)
+            elif type(step) is Pause:
+                run.loop.call_later(step.seconds, self._resume, run, step.call)
+            elif type(step) is Retire:
+                self._retire(run, step)
+
+    def _settle(self, run: Run, step: Settle) -> None:
+        for call, verdict, value in step.ends:
+            call.args = call.kwargs = call.payload = None  # type: ignore[assignment]
+            if verdict is Verdict.OK:
+                call.future._set_result(value)
+            elif verdict is Verdict.FAILED:
+                call.future._set_exception(value)
+            else:
+                call.future._set_cancelled(f"{call.name} was cancelled")
+        if not run.quiet.is_set():
+            run.quiet.set()
+
+    def _resume(self, run: Run, call: Call) -> None:
+        run.ledger.resume(call)
+        self._pump(run)
+
+    def _cancel_call(self, call: Call) -> bool:
+        run = self._run
+        if run is None or call.phase is Phase.SETTLED:
+            return False
+        if call in run.waiting:
+            run.waiting.discard(call)
+            call.payload.abandon()
+        steps = run.ledger.cancel(call)
+        if steps is None:
+            return False
+        self._carry_out(run, steps)
+        return True
+
+
+class View:
+    """An executor with other options: :meth:`Executor.options` makes it."""
+
+    def __init__(self, pool: Executor, options: CallOptions) -> None:
+        self._pool = pool
+        self._options = options
+
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+        """Like :meth:`Executor.submit`, with this view's options."""
+        return self._pool._submit(fn, args, kwargs, self._options)
+
+    async def submit_wait(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+        """Like :meth:`Executor.submit_wait`, with this view's options."""
+        return await self._pool._submit_wait(fn, args, kwargs, self._options)
+
+    def options(self, **options: Any) -> View:
+        """The same view, with further options."""
+        return View(self._pool, self._options.changed(**options))
+
+    def __repr__(self) -> str:
+        return f"<{self._pool!r} with {self._options}>"

@@ -1,0 +1,512 @@
+"""The resident engine: workers that stay, forked by a host agent, each with a socket of its own.
+
+This module carries out what the ledger decides, and tells it what workers say. For a
+worker's end it waits until both have arrived: the end of its socket (everything that it
+sent has been read) and the agent's word on how it died.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._child import wire
+from .._child.page import Page
+from .._child.wire import ANSWER, CALL
+from .._model.call import Call, Ending, Phase
+from .._model.errors import WorkerLostError, WorkerStartError
+from .._policy.ledger import Halt, Place, Seat, Spawn, WorkerEnd
+from .._workers.agents import Agent, private_folder, remove_folder
+from .._workers.link import Link, Listener
+from .._workers.output import Output
+from .._workers.returning import unpack_failure, unpack_value
+
+if TYPE_CHECKING:
+    from .pool import Run
+    from .process import ProcessExecutor
+
+LOOK_SECONDS = 0.002
+"""How often workers are looked at while a call is being stopped, or one waits behind another."""
+PATIENCE = 0.005
+"""A call that runs so long lets nothing wait behind it."""
+EOF_SECONDS = 1.0
+MAX_AGENT_DEATHS = 3
+
+_ENDINGS = (Ending.OK, Ending.RAISED, Ending.WITHDRAWN)
+
+
+class Carrier:
+    """A worker process and all that is known of it."""
+
+    def __init__(self, seat: Seat, serial: int, name: str) -> None:
+        self.seat = seat
+        self.serial = serial
+        self.name = name
+        self.token = secrets.token_bytes(32)
+        self.output = Output(name)
+        self.pid: int | None = None
+        self.link: Link | None = None
+        self.page: Page | None = None
+        self.end: dict[str, Any] | None = None
+        self.link_lost = False
+        self.finished = False
+        self.start_failure = ""
+        self.known: set[int] = set()
+        self.flagged: set[int] = set()
+        self.halting: set[Call] = set()
+        self.asked: set[int] = set()
+        """Calls whose kill the agent was asked for."""
+        self.last_look = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+    def running(self) -> tuple[int, float]:
+        """The number of the call it runs (0: none), and when that began (``time.monotonic``)."""
+        return (0, 0.0) if self.page is None else self.page.running()
+
+
+class Resident:
+    """The workers of one run of a process pool."""
+
+    def __init__(self, pool: ProcessExecutor, run: Run) -> None:
+        self.pool = pool
+        self.run = run
+        self.folder = private_folder()
+        self.carriers: dict[int, Carrier] = {}
+        self._by_token: dict[bytes, Carrier] = {}
+        self._timers: dict[Call, Any] = {}
+        self._agent: Agent | None = None
+        self._agent_deaths = 0
+        self._listener = Listener(run.loop, os.path.join(self.folder, "s"), self._on_token)
+        self._changed = anyio.Event()
+        self._looking = False
+        self._serial = 0
+        self._setup = pickle.dumps(pool._setup())
+
+    # Life
+
+    async def open(self) -> None:
+        """Start the agent and the workers; return when one worker is ready.
+
+        Raises:
+            WorkerStartError: None can be.
+        """
+        await self._start_agent()
+        ledger = self.run.ledger
+        for index in range(self.pool.max_workers):
+            seat = Seat(index, width=self.pool.threads_per_worker, spare=None)
+            self.pool._carry_out(self.run, ledger.add(seat))
+        await self._until(lambda: ledger.start_error is not None or ledger.any_ready)
+        if ledger.start_error is not None:
+            raise ledger.start_error
+
+    async def close(self) -> None:
+        """End every worker, politely first; leave no process and no file."""
+        for carrier in list(self.carriers.values()):
+            self._bid_farewell(carrier)
+        with anyio.move_on_after(self.pool.grace):
+            await self._until(lambda: not self.carriers)
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            await agent.aclose()
+        for carrier in list(self.carriers.values()):
+            self._finish(carrier)
+        self._listener.close()
+        remove_folder(self.folder)
+
+    async def _start_agent(self) -> None:
+        group = self.run.supervisor.group
+        assert group is not None, "the pool's group is open as long as its supervisor's body runs"
+        agent = Agent(self.folder, self._on_event, self._on_output)
+        self._agent = agent
+        await agent.start(group, lambda: self._on_agent_end(agent))
+
+    def _on_agent_end(self, agent: Agent) -> None:
+        """The agent has ended; unasked, that takes every worker with it, and a new one is started."""
+        if agent is not self._agent or agent.pid is None:
+            return
+        self._agent = None
+        self._agent_deaths += 1
+        for carrier in list(self.carriers.values()):
+            carrier.end = {"signal": None, "exitcode": None, "max_rss": None, "oom": None, "pid": carrier.pid}
+            if carrier.link is not None:
+                carrier.link.close()
+        group = self.run.supervisor.group
+        if group is not None and not self.run.closing:
+            group.start_soon(self._replace_agent, list(self.carriers.values()))
+
+    async def _replace_agent(self, orphans: list[Carrier]) -> None:
+        if self._agent_deaths > MAX_AGENT_DEATHS:
+            self.run.ledger.start_error = WorkerStartError("the host agent was killed again and again")
+        else:
+            await self._start_agent()
+        for carrier in orphans:
+            self._finish(carrier)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    # Starting a worker
+
+    def spawn(self, step: Spawn) -> None:
+        """Ask the agent for a worker; after failures, a little later."""
+        if step.failures:
+            self.run.loop.call_later(0.05 * 2**step.failures, self._fork, step.seat)
+        else:
+            self._fork(step.seat)
+
+    def _fork(self, seat: Seat) -> None:
+        if self._agent is None:
+            return
+        self._serial += 1
+        carrier = Carrier(seat, self._serial, f"{self.pool.name}-{seat.index}")
+        seat.carrier = carrier
+        self.carriers[carrier.serial] = carrier
+        self._by_token[carrier.token] = carrier
+        env = self.pool._environment(seat.index)
+        self._agent.say(op="fork", serial=carrier.serial, index=seat.index, token=carrier.token.hex(), env=env)
+
+    def _on_token(self, token: bytes, link: Link) -> Callable[[int, memoryview], None] | None:
+        carrier = self._by_token.pop(token, None)
+        if carrier is None:
+            return None
+        carrier.link = link
+        carrier.page = Page(self._page_path(carrier))
+        link.on_lost = lambda: self._on_link_lost(carrier)
+        return lambda kind, body: self._on_frame(carrier, kind, body)
+
+    def _page_path(self, carrier: Carrier) -> str:
+        return os.path.join(self.folder, f"p{carrier.serial}")
+
+    # What workers say
+
+    def _on_frame(self, carrier: Carrier, kind: int, body: memoryview) -> None:
+        if kind == wire.ANSWERS:
+            self.pool._answered(self.run, carrier.seat, self._read_answers(carrier, body))
+            self._watch()
+        elif kind == wire.HELLO:
+            assert carrier.link is not None, "it is how this frame came"
+            carrier.link.send(wire.SETUP, [self._setup])
+        elif kind == wire.READY:
+            self.run.ledger.ready(carrier.seat)
+            self._changed.set()
+            self.pool._pump(self.run)
+        elif kind == wire.UNREADY:
+            carrier.start_failure = str(body, "utf-8", "replace")
+        else:
+            raise wire.ProtocolError(f"a frame of kind {kind}")
+
+    def _read_answers(self, carrier: Carrier, body: memoryview) -> list[WorkerEnd]:
+        held = carrier.seat.held
+        ends: list[WorkerEnd] = []
+        position, end, size = 0, len(body), ANSWER.size
+        while position < end:
+            number, micros, ending, count, length = ANSWER.unpack_from(body, position)
+            position += size
+            payload = body[position : position + length]
+            position += length
+            buffers: list[memoryview] = []
+            if count:
+                buffers = wire.read_buffers(body, position, count)
+                position = end
+            if carrier.flagged and number in carrier.flagged:
+                self._unflag(carrier, number)
+            call = held.get(number)
+            if call is not None:
+                ends.append(self._read_answer(carrier, call, number, ending, payload, buffers, micros * 1e-6))
+        return ends
+
+    def _read_answer(
+        self,
+        carrier: Carrier,
+        call: Call,
+        number: int,
+        ending: int,
+        payload: memoryview,
+        buffers: list[memoryview],
+        seconds: float,
+    ) -> WorkerEnd:
+        if self._timers:
+            self._forget_timer(call)
+        if ending == wire.OK:
+            if call.stop is not None:
+                return number, Ending.OK, None, seconds
+            try:
+                return number, Ending.OK, unpack_value(payload, buffers, call.name), seconds
+            except Exception as error:
+                return number, Ending.RAISED, error, seconds
+        if ending == wire.RAISED:
+            where = f"{carrier.name} (pid {carrier.pid}), attempt {call.attempts}"
+            return number, Ending.RAISED, unpack_failure(payload, call.name, where), seconds
+        return number, _ENDINGS[ending], None, 0.0
+
+    # Sending calls
+
+    def place(self, step: Place) -> None:
+        """Send calls to their worker."""
+        carrier: Carrier = step.seat.carrier
+        assert carrier.link is not None, "only a worker that is ready is given calls"
+        frame: list[bytes] = []
+        for call in step.calls:
+            function = call.function
+            if function.number not in carrier.known:
+                self._teach(carrier, function)
+            payload, buffers = call.payload
+            head = CALL.pack(
+                call.seq, call.future.id, function.number, call.attempts, call.kind, len(buffers), len(payload)
+            )
+            if buffers:
+                self._send(carrier, frame)
+                frame = []
+                carrier.link.send(wire.CALLS, wire.with_buffers(head, payload, buffers))
+            else:
+                frame.append(head)
+                frame.append(payload)
+            if call.options.timeout is not None:
+                self._set_timer(call, call.options.timeout)
+        self._send(carrier, frame)
+        if len(step.seat.held) > 1:
+            self._watch()
+
+    def _send(self, carrier: Carrier, frame: list[bytes]) -> None:
+        if frame and carrier.link is not None:
+            carrier.link.send(wire.CALLS, [b"".join(frame)])
+
+    def _teach(self, carrier: Carrier, function: Any) -> None:
+        name = function.name.encode()
+        head = wire.FUNCTION.pack(function.number, len(name))
+        assert carrier.link is not None, "only a worker that is ready is given calls"
+        carrier.link.send(wire.FUNCTIONS, [head + name + function.packed])
+        carrier.known.add(function.number)
+
+    # Stopping calls
+
+    def halt(self, step: Halt) -> None:
+        """Take a call back if it has not begun; kill it if it has; look again until one is true."""
+        carrier: Carrier = step.seat.carrier
+        self._flag(carrier, step.call.seq)
+        carrier.halting.add(step.call)
+        self._look_at(carrier)
+        self._watch()
+
+    def _flag(self, carrier: Carrier, number: int) -> None:
+        if carrier.page is not None:
+            carrier.page.withdraw(number)
+            carrier.flagged.add(number)
+
+    def _unflag(self, carrier: Carrier, number: int) -> None:
+        if carrier.page is not None:
+            carrier.page.forget(number)
+        carrier.flagged.discard(number)
+
+    def _set_timer(self, call: Call, seconds: float) -> None:
+        self._timers[call] = self.run.loop.call_later(seconds, self._time_up, call)
+
+    def _forget_timer(self, call: Call) -> None:
+        timer = self._timers.pop(call, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _time_up(self, call: Call) -> None:
+        """So long ago the call was sent; its time runs from when it began."""
+        self._timers.pop(call, None)
+        timeout = call.options.timeout
+        if call.phase is not Phase.PLACED or timeout is None:
+            return
+        began = self.began(call)
+        left = timeout if began is None else timeout - (time.time() - began)
+        if left <= 0:
+            self.pool._carry_out(self.run, self.run.ledger.overdue(call))
+        else:
+            self._set_timer(call, left)
+
+    def began(self, call: Call) -> float | None:
+        """When a call began (``time.time``), or ``None`` if it waits."""
+        carrier = call.worker.carrier if call.worker is not None else None
+        if carrier is None or carrier.page is None:
+            return None
+        began = carrier.page.all_running(self.pool.threads_per_worker).get(call.seq)
+        return None if began is None else time.time() - (time.monotonic() - began)
+
+    # Looking at workers
+
+    def _watch(self) -> None:
+        """Look at the workers soon, if there is a reason to."""
+        if not self._looking and any(map(_is_worth_a_look, self.carriers.values())):
+            self._looking = True
+            self.run.loop.call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        for carrier in list(self.carriers.values()):
+            if not carrier.finished and _is_worth_a_look(carrier):
+                self._look_at(carrier)
+        self._watch()
+
+    def _look_at(self, carrier: Carrier) -> None:
+        if carrier.page is None:
+            return
+        number, began = carrier.running()
+        self._kill_what_runs(carrier, number)
+        if number and number == carrier.last_look and time.monotonic() - began > PATIENCE:
+            self._free_what_waits(carrier, number)
+        carrier.last_look = number
+
+    def _kill_what_runs(self, carrier: Carrier, number: int) -> None:
+        carrier.halting = {call for call in carrier.halting if carrier.seat.held.get(call.seq) is call}
+        for call in carrier.halting:
+            if self.pool.threads_per_worker > 1:
+                self._halt_thread(carrier, call)
+            elif call.seq == number and number not in carrier.asked and self._agent is not None:
+                carrier.asked.add(number)
+                self._agent.say(op="kill", serial=carrier.serial, call=number)
+
+    def _halt_thread(self, carrier: Carrier, call: Call) -> None:
+        """A thread cannot be killed alone: a cancelled call is asked, an overdue one takes the worker along."""
+        overdue = call.stop is not None and call.stop.name == "TIMEOUT"
+        if overdue and call.seq not in carrier.asked and self.began(call) is not None and self._agent is not None:
+            carrier.asked.add(call.seq)
+            self._agent.say(op="kill", serial=carrier.serial, call=None)
+
+    def _free_what_waits(self, carrier: Carrier, number: int) -> None:
+        """The worker is in a long call: fetch the answers before it, and let the calls behind it go elsewhere.
+
+        Both are sure although the worker goes on: it was in the same call at the last look, and
+        still is after this one, so it touched neither its outbox nor a flag in between.
+        """
+        page, seat = carrier.page, carrier.seat
+        if page is None or len(seat.held) < 2 or self.pool.threads_per_worker > 1:
+            return
+        behind = [seq for seq in seat.held if seq > number]
+        sure = [seq for seq in behind if seq in carrier.flagged]
+        unsent = page.unsent()
+        for seq in behind:
+            self._flag(carrier, seq)
+        if page.running()[0] != number:
+            return
+        ends = self._read_answers(carrier, memoryview(unsent)) if unsent else []
+        ends += [(seq, Ending.WITHDRAWN, None, 0.0) for seq in sure]
+        if ends:
+            self.pool._answered(self.run, seat, ends)
+
+    # The end of a worker
+
+    def retire(self, carrier: Carrier) -> None:
+        """Let an idle worker end."""
+        self._bid_farewell(carrier)
+        self.run.loop.call_later(self.pool.grace, self._insist, carrier)
+
+    def _bid_farewell(self, carrier: Carrier) -> None:
+        if carrier.link is not None and carrier.page is not None:
+            carrier.link.send(wire.BYE, [b""])
+        else:
+            self._insist(carrier)
+
+    def _insist(self, carrier: Carrier) -> None:
+        if not carrier.finished and carrier.end is None and self._agent is not None:
+            self._agent.say(op="kill", serial=carrier.serial, call=None)
+
+    def _on_event(self, message: dict[str, Any]) -> None:
+        carrier = self.carriers.get(message["serial"])
+        if carrier is None:
+            return
+        if message["ev"] == "forked":
+            carrier.pid = message["pid"]
+        elif message["ev"] == "spared":
+            carrier.asked.discard(message["call"])
+            self._watch()
+        elif message["ev"] == "gone":
+            carrier.end = message
+            carrier.output.close()
+            if carrier.link is None or carrier.link_lost:
+                self._finish(carrier)
+            else:
+                self.run.loop.call_later(EOF_SECONDS, self._finish, carrier)
+
+    def _on_output(self, serial: int, stream: int, written: bytes) -> None:
+        carrier = self.carriers.get(serial)
+        if carrier is not None:
+            carrier.output.write(stream, written)
+
+    def _on_link_lost(self, carrier: Carrier) -> None:
+        carrier.link_lost = True
+        if carrier.end is not None:
+            self._finish(carrier)
+        else:
+            self.run.loop.call_later(EOF_SECONDS, self._insist, carrier)
+
+    def _finish(self, carrier: Carrier) -> None:
+        """The worker is gone, and all that it sent has been read: settle what it leaves behind."""
+        if carrier.finished:
+            return
+        carrier.finished = True
+        self.carriers.pop(carrier.serial, None)
+        self._by_token.pop(carrier.token, None)
+        running: dict[int, float] = {}
+        if carrier.page is not None:
+            unsent = carrier.page.unsent()
+            if unsent:
+                self.pool._answered(self.run, carrier.seat, self._read_answers(carrier, memoryview(unsent)))
+            running = carrier.page.all_running(self.pool.threads_per_worker)
+            carrier.page.close()
+            carrier.page = None
+        if carrier.link is not None:
+            carrier.link.close()
+        _remove(self._page_path(carrier))
+        now = time.monotonic()
+
+        def lost(call: Call | None) -> WorkerLostError:
+            began = running.get(call.seq) if call is not None else None
+            return _lost_error(carrier, call, None if began is None else now - began)
+
+        self.pool._carry_out(self.run, self.run.ledger.gone(carrier.seat, running, lost, time.time()))
+        self._changed.set()
+        self.pool._pump(self.run)
+
+
+def _is_worth_a_look(carrier: Carrier) -> bool:
+    return bool(carrier.halting) or len(carrier.seat.held) > 1
+
+
+def _lost_error(carrier: Carrier, call: Call | None, running_for: float | None) -> WorkerLostError:
+    end = carrier.end or {}
+    error = WorkerLostError(
+        "",
+        call=call.name if call is not None else None,
+        worker=carrier.name,
+        pid=carrier.pid,
+        host=None,
+        exitcode=end.get("exitcode"),
+        signal=end.get("signal"),
+        running_for=running_for,
+        max_rss=end.get("max_rss"),
+        out_of_memory=end.get("oom"),
+        last_output=carrier.output.last,
+    )
+    if call is None and carrier.start_failure:
+        error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
+    return error
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def default_setup() -> dict[str, Any]:
+    """What a worker is told of this process before anything else."""
+    return {"path": [entry or os.getcwd() for entry in sys.path], "argv": list(sys.argv), "host": None}
+
+

@@ -1,0 +1,1 @@
+"""Awaiting: futures, what waits for several of them, and who owns their tasks."""

@@ -1,0 +1,1 @@
+"""The vocabulary: errors, options, records and contracts. Imports nothing else of ours."""

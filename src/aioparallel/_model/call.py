@@ -1,0 +1,166 @@
+"""One call, from ``submit`` to its end: a plain record, whose state only the ledger changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextvars import Context
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .info import CallInfo, CallState
+from .options import CallOptions
+
+if TYPE_CHECKING:
+    from .._futures.smart import SmartFuture
+
+__all__ = ["Call", "CallOwner", "Ending", "Phase", "Stop", "function_name"]
+
+
+class Phase(IntEnum):
+    """Where a call is. The transitions are drawn in :mod:`aioparallel._policy.ledger`."""
+
+    WAITING = 0
+    """For the futures among its arguments."""
+    QUEUED = 1
+    PLACED = 2
+    """Sent to a worker; it may or may not have begun."""
+    PAUSED = 3
+    """Failed, and waiting to be begun again."""
+    SETTLED = 4
+
+
+class Stop(IntEnum):
+    """Why a call that a worker holds is to be stopped."""
+
+    CANCEL = 1
+    TIMEOUT = 2
+
+
+class Ending(IntEnum):
+    """How a worker says that a call ended. The child sends these numbers."""
+
+    OK = 0
+    RAISED = 1
+    WITHDRAWN = 2
+    """It was taken back before it began."""
+
+
+class CallOwner(Protocol):
+    """The pool that a call belongs to, as far as the call needs it."""
+
+    kind: str
+    grace: float
+
+    def _cancel_call(self, call: Call) -> bool: ...
+
+    def _began(self, call: Call) -> float | None: ...
+
+
+class Call:
+    """A call and everything known of it. It stands behind its future (see ``contracts.Source``)."""
+
+    __slots__ = (
+        "args",
+        "attempts",
+        "begun_at",
+        "context",
+        "deaths",
+        "duration",
+        "fn",
+        "function",
+        "future",
+        "host",
+        "kind",
+        "kwargs",
+        "last_error",
+        "options",
+        "owner",
+        "payload",
+        "phase",
+        "pin",
+        "queued_at",
+        "seq",
+        "settled_at",
+        "stop",
+        "worker",
+    )
+
+    future: SmartFuture[Any]
+
+    def __init__(
+        self,
+        owner: CallOwner,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> None:
+        self.owner = owner
+        self.fn = fn
+        self.args = args
+        self.kwargs = kwargs
+        self.options = options
+        self.phase = Phase.WAITING
+        self.stop: Stop | None = None
+        self.queued_at = time.time()
+        self.attempts = 0
+        self.deaths: list[str] | None = None
+        self.worker: Any = None
+        self.pin: Any = None
+        self.kind = 0
+        self.begun_at: float | None = None
+        self.settled_at: float | None = None
+        self.duration: float | None = None
+        self.host: str | None = None
+        self.context: Context | None = None
+        self.function: Any = None
+        self.payload: Any = None
+        self.seq = 0
+        self.last_error: BaseException | None = None
+
+    @property
+    def name(self) -> str:
+        """The function's name, for people."""
+        return function_name(self.fn)
+
+    @property
+    def grace(self) -> float:
+        """How long a cancelled awaiter waits until the work has stopped."""
+        return self.owner.grace
+
+    def cancel(self) -> bool:
+        """Stop the call for everybody (see ``contracts.Source``)."""
+        return self.owner._cancel_call(self)
+
+    def info(self) -> CallInfo:
+        """How the call stands."""
+        return CallInfo(
+            state=str(self._state()),
+            name=self.name,
+            method=self.owner.kind,
+            worker=None if self.worker is None else str(self.worker),
+            host=self.host,
+            attempts=self.attempts,
+            queued_at=self.queued_at,
+            begun_at=self._began(),
+            settled_at=self.settled_at,
+        )
+
+    def _state(self) -> CallState:
+        """The state before the end; the future knows its own end."""
+        if self.phase is Phase.WAITING:
+            return CallState.WAITING
+        return CallState.QUEUED if self._began() is None else CallState.RUNNING
+
+    def _began(self) -> float | None:
+        if self.begun_at is None and self.phase is Phase.PLACED:
+            return self.owner._began(self)
+        return self.begun_at
+
+
+def function_name(fn: Any) -> str:
+    """A name for any callable: a function, a partial, an object with ``__call__``."""
+    while hasattr(fn, "func"):  # functools.partial
+        fn = fn.func
+    return getattr(fn, "__qualname__", None) or type(fn).__qualname__

@@ -1,0 +1,241 @@
+"""Every error that aioparallel raises, and whose fault each one is.
+
+The tree::
+
+    AioParallelError
+    +-- NotReadyError            you used a value that is not there yet
+    +-- CallCancelledError       somebody cancelled the call that you await
+    +-- CallExitedError          the function called sys.exit (or was interrupted)
+    +-- ExecutorClosedError      the executor was closed, or never opened
+    +-- PoolFullError            more was submitted than max_pending allows
+    +-- PicklingError            something cannot travel to a worker or back
+    +-- WorkerStartError         no worker can be started: its set-up fails each time
+    +-- WorkerLostError          the worker that ran the call died
+    |   +-- PoisonTaskError      the call killed every worker that ran it
+    +-- TaskTimeoutError         the call ran longer than its timeout (a TimeoutError)
+    +-- HostError                a remote host cannot be used
+    +-- RemoteError              stands in for an exception that cannot be rebuilt here
+
+    RemoteTraceback              the cause of an exception that a worker raised
+
+An exception that *your function* raises is none of these: it arrives as itself,
+with a :exc:`RemoteTraceback` as its cause.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+__all__ = [
+    "AioParallelError",
+    "CallCancelledError",
+    "CallExitedError",
+    "ExecutorClosedError",
+    "HostError",
+    "NotReadyError",
+    "PicklingError",
+    "PoisonTaskError",
+    "PoolFullError",
+    "RemoteError",
+    "RemoteTraceback",
+    "TaskTimeoutError",
+    "WorkerLostError",
+    "WorkerStartError",
+]
+
+
+class AioParallelError(Exception):
+    """The root of every error that this library raises on its own account.
+
+    Fields are keyword arguments; they live in ``__dict__``, which is what
+    :mod:`pickle` carries, so each error survives the trip between processes.
+    """
+
+    def __init__(self, message: str = "", /, **fields: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(fields)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class NotReadyError(AioParallelError):
+    """The value of a future was used before it was there. Your code's fault: await it first."""
+
+
+class CallCancelledError(AioParallelError):
+    """The call that you await was cancelled by somebody else.
+
+    Never :exc:`asyncio.CancelledError`: that would silently end the task that
+    awaits, although nobody cancelled *it*.
+    """
+
+
+class CallExitedError(AioParallelError):
+    """The function ended by :exc:`SystemExit` or :exc:`KeyboardInterrupt`; its worker lives on.
+
+    Attributes:
+        code: What was passed to ``sys.exit``, or ``None``.
+    """
+
+    code: Any = None
+
+
+class ExecutorClosedError(AioParallelError):
+    """The executor is closed or closing, or was never opened."""
+
+
+class PoolFullError(AioParallelError):
+    """``submit`` was called while ``max_pending`` calls were already waiting.
+
+    Use ``await pool.submit_wait(...)`` to wait for room.
+    """
+
+
+class PicklingError(AioParallelError, pickle.PicklingError):
+    """Something cannot travel between this process and a worker.
+
+    Attributes:
+        path: Where the culprit sits, for instance ``args[0]['lock']``.
+        culprit: A description of the object that cannot travel.
+    """
+
+    path: str | None = None
+    culprit: str | None = None
+
+
+class WorkerStartError(AioParallelError):
+    """No worker could be started; the message holds the reason, once."""
+
+
+class WorkerLostError(AioParallelError):
+    """The worker that was running the call went away before it answered.
+
+    The call may or may not have had its effects. Calls that were waiting behind
+    it run elsewhere and do not see this error.
+
+    Attributes:
+        call: The name of the call that was running.
+        worker: The worker's name.
+        pid: Its process id.
+        host: The machine it ran on, ``None`` for this one.
+        exitcode: Its exit code, when it exited by itself.
+        signal: The name of the signal that killed it, for instance ``"SIGKILL"``.
+        running_for: Seconds since the call began.
+        max_rss: The worker's peak memory, in bytes.
+        out_of_memory: Evidence of the out-of-memory killer; ``None`` when there is none.
+        last_output: The last lines that the worker wrote.
+    """
+
+    call: str | None = None
+    worker: str | None = None
+    pid: int | None = None
+    host: str | None = None
+    exitcode: int | None = None
+    signal: str | None = None
+    running_for: float | None = None
+    max_rss: int | None = None
+    out_of_memory: str | None = None
+    last_output: str = ""
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return "\n".join([said or self._headline(), *self._evidence()])
+
+    def _headline(self) -> str:
+        where = f" on {self.host}" if self.host else ""
+        running = f" while running {self.call}" if self.call else ""
+        since = f", {self.running_for:.1f} s in" if self.running_for is not None else ""
+        return f"{self.worker or 'a worker'} (pid {self.pid}){where} {self._death()}{running}{since}"
+
+    def _death(self) -> str:
+        if self.signal:
+            return f"was killed by {self.signal}"
+        if self.exitcode is not None:
+            return f"exited with code {self.exitcode}"
+        return "was lost"
+
+    def _evidence(self) -> list[str]:
+        lines = []
+        if self.out_of_memory:
+            lines.append(f"Out of memory: {self.out_of_memory}")
+        elif self.signal == "SIGKILL":
+            lines.append(
+                "Nothing in aioparallel sent that signal. On Linux it is usually the out-of-memory killer: "
+                "look for the pid in `dmesg`, and use fewer workers or less memory per call."
+            )
+        if self.max_rss:
+            lines.append(f"Its peak memory was {self.max_rss / 2**20:.0f} MiB.")
+        if self.last_output:
+            lines.append("Its last output:\n" + self.last_output.rstrip("\n"))
+        return lines
+
+
+class PoisonTaskError(WorkerLostError):
+    """The call killed every worker that ran it, and is set aside.
+
+    Attributes:
+        history: One line for each worker it killed.
+    """
+
+    history: tuple[str, ...] = ()
+
+    def _evidence(self) -> list[str]:
+        return [*super()._evidence(), *self.history]
+
+
+class TaskTimeoutError(AioParallelError, TimeoutError):
+    """The call ran longer than its ``timeout``, and was stopped.
+
+    Attributes:
+        call: The name of the call.
+        timeout: The limit, in seconds from the start of execution.
+        stack: The Python stack of the stuck call, where it could be taken.
+    """
+
+    call: str | None = None
+    timeout: float | None = None
+    stack: str = ""
+
+    def __str__(self) -> str:
+        head = AioParallelError.__str__(self) or f"{self.call} ran longer than its timeout of {self.timeout} s"
+        return f"{head}\nIt was here:\n{self.stack}" if self.stack else head
+
+
+class HostError(AioParallelError):
+    """A remote host cannot be used.
+
+    Attributes:
+        host: Its name.
+        phase: What failed: ``dns``, ``connect``, ``host key``, ``auth``, ``python`` or ``handshake``.
+    """
+
+    host: str | None = None
+    phase: str | None = None
+
+
+class RemoteError(AioParallelError):
+    """Stands in for an exception that a worker raised and that cannot be rebuilt here.
+
+    What is raised is a subclass that also inherits the nearest built-in class of
+    the original, so ``except ValueError`` still catches what was a ``ValueError``.
+
+    Attributes:
+        type_name: The full name of the original exception's class.
+        reason: Why the original could not travel.
+    """
+
+    type_name: str = ""
+    reason: str = ""
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception that was raised in a worker: its ``__cause__`` here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\n{self.text}"

@@ -1,0 +1,154 @@
+"""What can be known of a call, of its future and of an executor: frozen records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+__all__ = ["CallInfo", "CallState", "CurrentCall", "Method", "Outcome", "PoolStatus"]
+
+T = TypeVar("T")
+
+
+class Method(str, Enum):
+    """Where a decorated function runs. A string of the same name is accepted everywhere."""
+
+    SERIAL = "serial"
+    COROUTINE = "coroutine"
+    THREAD = "thread"
+    PROCESS = "process"
+    REMOTE = "remote"
+    RAY = "ray"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Method | None:
+        if isinstance(value, str):
+            return next((member for member in cls if member.value == value.lower()), None)
+        return None
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class CallState(str, Enum):
+    """The life of a call: ``waiting`` (for arguments), ``queued``, ``running``, then one of three ends."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class CallInfo:
+    """How a call stands. Times are ``time.time()`` seconds, ``None`` for what has not happened.
+
+    Attributes:
+        state: ``waiting``, ``queued``, ``running``, ``done``, ``failed`` or ``cancelled``.
+        name: The function's name.
+        method: The kind of executor: ``"thread"``, ``"process"``, ...
+        worker: The worker that ran it last.
+        host: The machine it ran on; ``None`` for this one.
+        attempts: How often it was begun: 1 for the first time.
+        copies: How many backup copies were made of it.
+        queued_at: When it was submitted.
+        begun_at: When it last began to run.
+        settled_at: When its end was known here.
+    """
+
+    state: str
+    name: str = ""
+    method: str | None = None
+    worker: str | None = None
+    host: str | None = None
+    attempts: int = 0
+    copies: int = 0
+    queued_at: float | None = None
+    begun_at: float | None = None
+    settled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentCall:
+    """The call that the current code runs in (see :func:`aioparallel.current_call`).
+
+    Attributes:
+        id: The number of the call's future.
+        name: The function's name.
+        attempt: 1 for the first time.
+        worker_index: The slot of the worker, stable when the worker is replaced.
+        host: The machine it runs on; ``None`` for the submitting one.
+    """
+
+    id: int
+    name: str
+    attempt: int = 1
+    worker_index: int = 0
+    host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """How one item of a map ended.
+
+    Attributes:
+        index: The item's place in the input, from 0.
+        item: The item itself.
+        value: What the function returned, ``None`` if it failed.
+        error: What it raised, ``None`` if it succeeded.
+        worker: Who ran it.
+        duration: Seconds from its beginning to its end.
+    """
+
+    index: int
+    item: Any
+    value: T | None = None
+    error: BaseException | None = None
+    worker: str | None = None
+    duration: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item succeeded."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """How an executor stands, at one moment.
+
+    Attributes:
+        name: The executor's name.
+        kind: ``"thread"``, ``"process"``, ...
+        workers: Workers that are alive.
+        queued: Calls that have not begun.
+        running: Calls that have begun and not ended.
+        done: Calls that succeeded.
+        failed: Calls that raised, timed out or lost their worker.
+        cancelled: Calls that were cancelled.
+        retried: Attempts after the first one.
+        backups: Backup copies that were started.
+        deaths: Workers that died unasked.
+        p50: Median time from beginning to end, in seconds; ``None`` before anything ended.
+        p95: The same for 95 of 100 calls.
+    """
+
+    name: str
+    kind: str
+    workers: int
+    queued: int
+    running: int
+    done: int
+    failed: int
+    cancelled: int
+    retried: int = 0
+    backups: int = 0
+    deaths: int = 0
+    p50: float | None = None
+    p95: float | None = None

@@ -1,0 +1,114 @@
+"""What a call may be asked for, beside its arguments: frozen, and refused at birth when it is nonsense."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+__all__ = ["DEFAULT_OPTIONS", "CallOptions", "Retry"]
+
+Predicate = Callable[[BaseException], bool]
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often, when and for what a failed call is begun again.
+
+    A cancelled call is never retried. Losing a worker has its own rule, because the
+    call may have had its effects.
+
+    Args:
+        attempts: How often the call may be begun in all; the first time counts.
+        on: Exception types, or a predicate of the exception, that are worth another attempt.
+        backoff: The first pause in seconds, doubled each time, with jitter; or a function of
+            the attempt that failed (1 for the first). An exception with a ``retry_after``
+            attribute (seconds) makes the pause at least that long.
+        deadline: Seconds from submission after which nothing is begun again.
+        worker_lost: Whether to begin again when the worker died while it ran the call.
+            ``None``: only if the call is ``idempotent``.
+
+    Example:
+        ::
+
+            pool.options(retry=Retry(3, on=(OSError, TimeoutError)))
+    """
+
+    attempts: int
+    on: type[BaseException] | tuple[type[BaseException], ...] | Predicate = Exception
+    backoff: float | Callable[[int], float] = 0.1
+    deadline: float | None = None
+    worker_lost: bool | None = None
+
+    def __init__(
+        self,
+        attempts: int,
+        *,
+        on: type[BaseException] | tuple[type[BaseException], ...] | Predicate = Exception,
+        backoff: float | Callable[[int], float] = 0.1,
+        deadline: float | None = None,
+        worker_lost: bool | None = None,
+    ) -> None:
+        if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"Retry(attempts={attempts!r}): expected a whole number of at least 1")
+        if not callable(backoff) and not 0 <= backoff < math.inf:
+            raise ValueError(f"Retry(backoff={backoff!r}): expected seconds, 0 or more, or a function")
+        if deadline is not None and not deadline > 0:
+            raise ValueError(f"Retry(deadline={deadline!r}): expected seconds, more than 0")
+        for name, value in zip(
+            ("attempts", "on", "backoff", "deadline", "worker_lost"),
+            (attempts, on, backoff, deadline, worker_lost),
+            strict=True,
+        ):
+            object.__setattr__(self, name, value)
+
+    def wants(self, error: BaseException) -> bool:
+        """Whether this exception is worth another attempt."""
+        if isinstance(self.on, (type, tuple)):
+            return isinstance(error, self.on)
+        return bool(self.on(error))
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """The options of one call.
+
+    Attributes:
+        timeout: Seconds from the start of execution after which the call is stopped.
+        retry: What to do when it fails; an integer means ``Retry(n)``.
+        idempotent: The caller's word that the call may safely happen twice.
+        priority: Higher goes first.
+        limit: A :class:`~aioparallel.Limit` that must admit the call before it starts.
+    """
+
+    timeout: float | None = None
+    retry: Retry | None = None
+    idempotent: bool = False
+    priority: int = 0
+    limit: Any = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not (isinstance(self.timeout, (int, float)) and self.timeout > 0):
+            raise ValueError(f"timeout={self.timeout!r}: expected seconds, more than 0, or None")
+        if isinstance(self.retry, int) and not isinstance(self.retry, bool):
+            object.__setattr__(self, "retry", Retry(self.retry))
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise TypeError(f"retry={self.retry!r}: expected a Retry, a number of attempts, or None")
+        if not isinstance(self.priority, int):
+            raise TypeError(f"priority={self.priority!r}: expected a whole number")
+
+    def changed(self, **changes: Any) -> CallOptions:
+        """The same options, with some of them changed.
+
+        Raises:
+            TypeError: There is no such option; the message lists those there are.
+        """
+        known = [field.name for field in fields(self)]
+        unknown = sorted(set(changes) - set(known))
+        if unknown:
+            raise TypeError(f"no such option: {', '.join(unknown)} (there are {', '.join(known)})")
+        return replace(self, **changes)
+
+
+DEFAULT_OPTIONS = CallOptions()

@@ -1,0 +1,1 @@
+"""Deciding: no awaits, no clocks, no input or output."""

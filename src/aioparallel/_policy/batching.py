@@ -1,0 +1,44 @@
+"""How many calls travel in one frame.
+
+Two wishes pull in opposite directions. A frame costs two system calls and a wake-up on
+each side (about 40 us), so calls that take microseconds should travel by the hundred.
+But a call that sits in a worker's frame behind a long one waits although another worker
+may be idle. So a frame holds about ``FRAME_SECONDS`` of work, by what the last calls of
+that function took; a function that nobody has seen yet travels alone.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FRAME_SECONDS", "MAX_CALLS", "Costs"]
+
+FRAME_SECONDS = 0.002
+MAX_CALLS = 256
+"""In one frame. Two frames may be in flight, and each call needs its own withdrawal flag."""
+
+_WEIGHT = 0.25
+
+
+class Costs:
+    """What one function's calls take: a moving average that forgets quickly.
+
+    A call that is longer than the average counts at once, a shorter one by a quarter:
+    sending too few calls costs microseconds, too many makes others wait.
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Remember what a call took, or the average of several that ended together."""
+        if self.seconds is None or seconds > self.seconds:
+            self.seconds = seconds
+        else:
+            self.seconds += _WEIGHT * (seconds - self.seconds)
+
+    def calls_per_frame(self) -> int:
+        """How many calls fill a frame: 1 while nothing is known."""
+        if self.seconds is None:
+            return 1
+        return max(1, min(MAX_CALLS, int(FRAME_SECONDS / max(self.seconds, 1e-7))))

@@ -1,0 +1,641 @@
+"""The ledger: the one place that knows where every call is, and decides where it goes.
+
+It is synchronous and pure: events go in as method calls, instructions come out as a
+list, and whoever called carries them out. It has no clock, no chance, no loop and no
+input or output; times and random numbers are arguments.
+
+The life of a call (``Phase``)::
+
+    WAITING --enqueue--> QUEUED --place--> PLACED --end--> SETTLED
+                           ^  \\               |  \\
+                           |   `--cancel------|---`--cancel: Stop, then lost/end--> SETTLED
+                           |                  |
+                           +---withdrawn, or lost before it began
+                           +<--PAUSED<--failed, and may be begun again
+
+* ``WAITING``: for the futures among its arguments; the ledger has not seen it.
+* ``QUEUED``: here. Cancelling it settles it at once.
+* ``PLACED``: a worker holds it; the worker alone knows whether it has begun.
+* ``PAUSED``: it failed and waits for its next attempt.
+* ``SETTLED``: its end is known. Nothing that arrives later changes it.
+
+The life of a worker (``Standing``)::
+
+    STARTING --ready--> READY --retire--> RETIRING --gone--> GONE
+        \\                 \\                  \\
+         `--gone (start failure) `--gone (death)  `--gone
+
+A worker that dies takes exactly one call with it: the one that it says was running.
+Those behind it go back to the front of the queue, in order, and do not count as tried.
+
+Guarantees, checked by :meth:`Ledger.check` after every step of the tests:
+
+* every call that was enqueued is queued, paused, held by exactly one worker, or settled;
+* a call is settled once;
+* a call whose end is unknown is never begun again without the caller's word;
+* no worker holds more than its window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+from .._model.call import Call, Ending, Phase, Stop
+from .._model.errors import PoisonTaskError, TaskTimeoutError, WorkerLostError, WorkerStartError
+from .batching import Costs
+from .latency import Latencies
+from .retry import MAX_DEATHS, pause_after_error, pause_after_loss
+
+__all__ = [
+    "Counts",
+    "Halt",
+    "Instruction",
+    "Ledger",
+    "Pause",
+    "Place",
+    "Retire",
+    "Seat",
+    "Settle",
+    "Spawn",
+    "Standing",
+    "Verdict",
+    "WorkerEnd",
+]
+
+MAX_START_FAILURES = 3
+"""So many workers in a row died before they were ready: no further one is tried."""
+
+
+class Standing(IntEnum):
+    """How a worker stands."""
+
+    STARTING = 0
+    READY = 1
+    RETIRING = 2
+    GONE = 3
+
+
+class Verdict(IntEnum):
+    """How a settled call ended."""
+
+    OK = 0
+    FAILED = 1
+    CANCELLED = 2
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """A worker as the ledger sees it.
+
+    Attributes:
+        index: Its place in the pool; a replacement gets the same one.
+        width: How many calls it runs at a time.
+        spare: How many more it may hold that have not begun; ``None``: as many as fill two frames
+            of short calls.
+        held: The calls it holds by the number they were sent under, in that order.
+        function: The function of the calls it was given last.
+        pinned: Calls that only this worker can run: the next step of a stream that lives there.
+        pins: How many streams live there.
+        carrier: What the executor talks to; the ledger never looks at it.
+    """
+
+    index: int
+    width: int = 1
+    spare: int | None = 0
+    standing: Standing = Standing.STARTING
+    held: dict[int, Call] = field(default_factory=dict)
+    function: Any = None
+    pinned: deque[Call] = field(default_factory=deque)
+    pins: int = 0
+    last_seq: int = 0
+    ended: int = 0
+    carrier: Any = None
+
+    def __str__(self) -> str:
+        return str(self.carrier) if self.carrier is not None else f"worker {self.index}"
+
+
+@dataclass(slots=True)
+class Place:
+    """Send these calls to this worker, in this order, each under its ``call.seq``."""
+
+    seat: Seat
+    calls: list[Call]
+
+
+@dataclass(slots=True)
+class Settle:
+    """Settle these calls' futures: (call, how it ended, its value or error)."""
+
+    ends: list[tuple[Call, Verdict, Any]]
+
+
+@dataclass(slots=True)
+class Halt:
+    """Stop this call: take it back if it has not begun, kill it if it has."""
+
+    seat: Seat
+    call: Call
+
+
+@dataclass(slots=True)
+class Spawn:
+    """Start a worker for this seat."""
+
+    seat: Seat
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Retire:
+    """Let this worker end: it holds nothing."""
+
+    seat: Seat
+
+
+@dataclass(slots=True)
+class Pause:
+    """Call :meth:`Ledger.resume` with this call after so many seconds."""
+
+    call: Call
+    seconds: float
+
+
+Instruction = Place | Settle | Halt | Spawn | Retire | Pause
+WorkerEnd = tuple[int, Ending, Any, float]
+"""(number the call was sent under, how it ended, value or error, seconds it took)."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened so far."""
+
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    retried: int = 0
+    deaths: int = 0
+
+
+class Ledger:
+    """Calls on one side, workers on the other.
+
+    Args:
+        max_tasks: Replace a worker after it ended so many calls.
+    """
+
+    def __init__(self, *, max_tasks: int | None = None) -> None:
+        self.seats: list[Seat] = []
+        self.counts = Counts()
+        self.latencies = Latencies()
+        self.queued = 0
+        """Calls that wait here for a worker, paused ones included."""
+        self.placed = 0
+        self.start_error: Exception | None = None
+        self.closing = False
+        self._max_tasks = math.inf if max_tasks is None else max_tasks
+        self._queues: dict[int, deque[Call]] = {0: deque()}
+        self._order = [0]
+        self._shared = 0
+        self._free: dict[Seat, None] = {}
+        self._pinned: set[Seat] = set()
+        self._paused: set[Call] = set()
+        self._start_failures = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call is anywhere."""
+        return not self.queued and not self.placed
+
+    # Calls
+
+    def enqueue(self, call: Call) -> None:
+        """A call is ready to run. :meth:`place` decides where."""
+        if self.start_error is not None:
+            raise self.start_error
+        self._push(call, front=False)
+
+    def place(self) -> list[Instruction]:
+        """Give queued calls to workers with room; to be called after every event."""
+        placed: list[Instruction] = [step for seat in list(self._pinned) for step in self._place_pinned(seat)]
+        free = self._free
+        while self._shared and free:
+            seat = next(reversed(free))
+            calls = self._batch(seat, self._first_queue())
+            if calls:
+                self._shared -= len(calls)
+                self._hand_over(seat, calls)
+                placed.append(Place(seat, calls))
+            else:
+                del free[seat]  # it is full; its next answer offers it again
+        return placed
+
+    def cancel(self, call: Call) -> list[Instruction] | None:
+        """Somebody cancelled a call; ``None`` when it has ended."""
+        if call.phase is Phase.SETTLED:
+            return None
+        if call.phase is Phase.PLACED:
+            return self._halt(call, Stop.CANCEL)
+        if call.phase is Phase.WAITING:
+            call.phase = Phase.SETTLED
+            self.counts.cancelled += 1
+        else:
+            self._unqueue(call)
+        return [Settle([(call, Verdict.CANCELLED, None)])]
+
+    def overdue(self, call: Call) -> list[Instruction]:
+        """A call runs longer than its timeout."""
+        return self._halt(call, Stop.TIMEOUT) if call.phase is Phase.PLACED else []
+
+    def resume(self, call: Call) -> None:
+        """The pause of a call is over; does nothing if it was cancelled meanwhile."""
+        if call in self._paused:
+            self._paused.discard(call)
+            self.queued -= 1
+            self._push(call, front=False)
+
+    def cancel_all(self) -> list[Instruction]:
+        """Cancel whatever is here."""
+        waiting = [*self._paused, *self._in_queues()]
+        for seat in self.seats:
+            waiting += seat.pinned
+        held = [call for seat in self.seats for call in seat.held.values()]
+        return [step for call in waiting + held for step in self.cancel(call) or ()]
+
+    def fail_all(self, error: Exception) -> list[Instruction]:
+        """Nothing here can ever run: fail whatever waits, now and later."""
+        self.start_error = error
+        settled: list[tuple[Call, Verdict, Any]] = []
+        waiting = [*self._paused, *self._in_queues()]
+        self._paused.clear()
+        for queue in self._queues.values():
+            queue.clear()
+        self.queued -= len(waiting)
+        self._shared = 0
+        for call in waiting:
+            self._settle(call, Verdict.FAILED, error, settled, None)
+        return [Settle(settled)]
+
+    # Workers
+
+    def add(self, seat: Seat) -> list[Instruction]:
+        """A worker is wanted."""
+        self.seats.append(seat)
+        return [Spawn(seat)]
+
+    def ready(self, seat: Seat) -> None:
+        """A worker has started and takes calls."""
+        seat.standing = Standing.READY
+        self._start_failures = 0
+        self._offer(seat)
+
+    def ended(self, seat: Seat, ends: Iterable[WorkerEnd], now: float, chance: float = 0.5) -> list[Instruction]:
+        """A worker answered: calls ended, or were given back unbegun.
+
+        Args:
+            seat: The worker.
+            ends: What it says of each call.
+            now: ``time.time()``.
+            chance: A random number from 0 to 1.
+        """
+        settled: list[tuple[Call, Verdict, Any]] = []
+        steps: list[Instruction] = [Settle(settled)]
+        held = seat.held
+        back: list[Call] = []
+        for seq, ending, value, seconds in ends:
+            call = held.pop(seq, None)
+            if call is None:
+                continue  # it was settled when its worker was given up; the answer came late
+            self.placed -= 1
+            if ending is Ending.WITHDRAWN:
+                self._taken_back(call, settled, back)
+                continue
+            seat.ended += 1
+            call.duration = seconds
+            if call.begun_at is None:
+                call.begun_at = now - seconds
+            self.latencies.add(seconds)
+            if call.function is not None:
+                call.function.costs.add(seconds)
+            if ending is Ending.OK and call.stop is not Stop.CANCEL:
+                self._settle(call, Verdict.OK, value, settled, now)
+            else:
+                self._failed(call, value, settled, steps, now, chance)
+        for call in reversed(back):
+            self._push(call, front=True)
+        steps += self._freed(seat)
+        return steps
+
+    def gone(
+        self, seat: Seat, running: Iterable[int], error: Callable[[Call | None], WorkerLostError], now: float
+    ) -> list[Instruction]:
+        """A worker's process has ended, and every answer that it sent has been counted.
+
+        Args:
+            seat: The worker.
+            running: The numbers of the calls that it was running: usually one or none.
+            error: Makes the error for a call, or (with ``None``) for the death of an idle worker.
+            now: ``time.time()``.
+        """
+        standing, seat.standing = seat.standing, Standing.GONE
+        self._free.pop(seat, None)
+        settled: list[tuple[Call, Verdict, Any]] = []
+        steps: list[Instruction] = [Settle(settled)]
+        begun = set(running)
+        back: list[Call] = []
+        asked = standing is Standing.RETIRING
+        for seq, call in seat.held.items():
+            self.placed -= 1
+            if seq in begun:
+                asked = asked or call.stop is not None
+                self._lost(call, error, settled, steps, now)
+            else:
+                self._taken_back(call, settled, back)
+        self._lose_pinned(seat, error, settled, now)
+        seat.held.clear()
+        seat.pins = 0
+        for call in reversed(back):
+            self._push(call, front=True)
+        return steps + self._replace(seat, standing, asked, error)
+
+    def unpin(self, seat: Seat) -> list[Instruction]:
+        """A stream that lived in this worker has ended."""
+        seat.pins -= 1
+        return self._freed(seat)
+
+    def check(self) -> None:
+        """Raise :exc:`AssertionError` if the books do not balance."""
+        queued = self._in_queues()
+        assert self._shared == len(queued), "shared is miscounted"
+        queued += [call for seat in self.seats for call in seat.pinned]
+        assert all(call.phase is Phase.QUEUED for call in queued)
+        assert all(call.phase is Phase.PAUSED for call in self._paused)
+        assert self.queued == len(queued) + len(self._paused), "queued is miscounted"
+        held = [call for seat in self.seats for call in seat.held.values()]
+        assert self.placed == len(held), "placed is miscounted"
+        assert len({id(call) for call in held}) == len(held), "two workers hold one call"
+        assert all(call.phase is Phase.PLACED for call in held)
+        for seat in self.seats:
+            assert list(seat.held) == sorted(seat.held), "a worker holds calls out of order"
+            assert seat.standing is not Standing.GONE or not seat.held, "a dead worker holds calls"
+
+    # How a call ends
+
+    def _failed(
+        self,
+        call: Call,
+        error: BaseException,
+        settled: list[tuple[Call, Verdict, Any]],
+        steps: list[Instruction],
+        now: float,
+        chance: float,
+    ) -> None:
+        if call.stop is Stop.CANCEL:
+            self._settle(call, Verdict.CANCELLED, None, settled, now)
+            return
+        pause = pause_after_error(call, error, now, chance)
+        if pause is None:
+            self._settle(call, Verdict.FAILED, error, settled, now)
+        else:
+            self._pause(call, pause, steps)
+
+    def _lost(
+        self,
+        call: Call,
+        error: Callable[[Call | None], WorkerLostError],
+        settled: list[tuple[Call, Verdict, Any]],
+        steps: list[Instruction],
+        now: float,
+    ) -> None:
+        """The call was running when its worker ended: because of it, or because we stopped it."""
+        if call.stop is Stop.TIMEOUT:
+            timeout = TaskTimeoutError(call=call.name, timeout=call.options.timeout)
+            self._failed(call, timeout, settled, steps, now, 0.5)
+            return
+        if call.stop is Stop.CANCEL:
+            self._settle(call, Verdict.CANCELLED, None, settled, now)
+            return
+        lost = error(call)
+        call.deaths = [*(call.deaths or ()), str(lost).partition("\n")[0]]
+        pause = pause_after_loss(call, now)
+        if pause is not None:
+            self._pause(call, pause, steps)
+        elif len(call.deaths) >= MAX_DEATHS:
+            poison = PoisonTaskError(
+                f"{call.name} killed {len(call.deaths)} workers and is not run again", history=tuple(call.deaths)
+            )
+            poison.__dict__ = {**lost.__dict__, **poison.__dict__}
+            self._settle(call, Verdict.FAILED, poison, settled, now)
+        else:
+            self._settle(call, Verdict.FAILED, lost, settled, now)
+
+    def _taken_back(self, call: Call, settled: list[tuple[Call, Verdict, Any]], back: list[Call]) -> None:
+        """The call never began, so it is not counted as tried."""
+        call.attempts -= 1
+        call.begun_at = None
+        if call.stop is Stop.CANCEL:
+            self._settle(call, Verdict.CANCELLED, None, settled, None)
+        else:
+            call.stop = None
+            back.append(call)
+
+    def _settle(
+        self, call: Call, verdict: Verdict, value: Any, settled: list[tuple[Call, Verdict, Any]], now: float | None
+    ) -> None:
+        call.phase = Phase.SETTLED
+        call.settled_at = now
+        counts = self.counts
+        if verdict is Verdict.OK:
+            counts.done += 1
+        elif verdict is Verdict.FAILED:
+            counts.failed += 1
+        else:
+            counts.cancelled += 1
+        settled.append((call, verdict, value))
+
+    def _pause(self, call: Call, seconds: float, steps: list[Instruction]) -> None:
+        call.phase = Phase.PAUSED
+        call.stop = None
+        call.begun_at = None
+        self._paused.add(call)
+        self.queued += 1
+        self.counts.retried += 1
+        steps.append(Pause(call, seconds))
+
+    def _halt(self, call: Call, why: Stop) -> list[Instruction]:
+        already, call.stop = call.stop, min(call.stop or why, why)
+        return [] if already is not None else [Halt(call.worker, call)]
+
+    # The queue
+
+    def _push(self, call: Call, *, front: bool) -> None:
+        call.phase = Phase.QUEUED
+        self.queued += 1
+        if call.pin is not None:
+            self._pinned.add(call.pin)
+            queue = call.pin.pinned
+        else:
+            self._shared += 1
+            queue = self._queue(call.options.priority)
+        if front:
+            queue.appendleft(call)
+        else:
+            queue.append(call)
+
+    def _queue(self, priority: int) -> deque[Call]:
+        queue = self._queues.get(priority)
+        if queue is None:
+            queue = self._queues[priority] = deque()
+            self._order = sorted(self._queues, reverse=True)
+        return queue
+
+    def _unqueue(self, call: Call) -> None:
+        if call.phase is Phase.PAUSED:
+            self._paused.discard(call)
+        elif call.pin is not None:
+            call.pin.pinned.remove(call)
+        else:
+            self._shared -= 1  # it stays in its queue, settled, and is skipped there
+        self.queued -= 1
+        call.phase = Phase.SETTLED
+        self.counts.cancelled += 1
+
+    def _in_queues(self) -> list[Call]:
+        return [call for queue in self._queues.values() for call in queue if call.phase is Phase.QUEUED]
+
+    def _first_queue(self) -> deque[Call]:
+        for priority in self._order:
+            queue = self._queues[priority]
+            while queue and queue[0].phase is not Phase.QUEUED:
+                queue.popleft()
+            if queue:
+                return queue
+        raise AssertionError("calls are counted that are in no queue")
+
+    def _place_pinned(self, seat: Seat) -> list[Instruction]:
+        steps: list[Instruction] = []
+        while seat.pinned and seat.standing is Standing.READY and len(seat.held) < seat.width + (seat.spare or 0):
+            call = seat.pinned.popleft()
+            self._hand_over(seat, [call])
+            steps.append(Place(seat, [call]))
+        if not seat.pinned:
+            self._pinned.discard(seat)
+        return steps
+
+    def _batch(self, seat: Seat, queue: deque[Call]) -> list[Call]:
+        """The next calls for a worker, as many as it has room for; of one function if they are short."""
+        function = queue[0].function
+        room = min(self._room(seat, queue, function), len(queue))
+        if room == 1:
+            return [queue.popleft()]
+        calls: list[Call] = []
+        while queue and len(calls) < room and (seat.spare is not None or queue[0].function is function):
+            call = queue.popleft()
+            if call.phase is Phase.QUEUED:
+                calls.append(call)
+        return calls
+
+    def _room(self, seat: Seat, queue: deque[Call], function: Any) -> int:
+        """How many calls this worker may be given now.
+
+        A worker of fixed ``spare`` is filled up. Otherwise short calls are cut into frames: a
+        share of the queue, so that all workers end together, and at most two frames' worth.
+        What takes long, or has not been seen yet, never waits behind anything.
+        """
+        if seat.spare is not None:
+            return seat.width + seat.spare - len(seat.held)
+        full: int = function.costs.calls_per_frame() if function is not None else 1
+        if full == 1:
+            return seat.width - len(seat.held)
+        if seat.held and seat.function is not function:
+            return 0
+        fair = -(-len(queue) // (2 * len(self._free)))
+        return max(1, min(full, fair)) if not seat.held else min(full, fair, 2 * full - len(seat.held))
+
+    def _hand_over(self, seat: Seat, calls: list[Call]) -> None:
+        seq = seat.last_seq
+        held = seat.held
+        for call in calls:
+            seq += 1
+            call.phase = Phase.PLACED
+            call.worker = seat
+            call.seq = seq
+            call.attempts += 1
+            held[seq] = call
+        seat.last_seq = seq
+        seat.function = calls[-1].function
+        self.queued -= len(calls)
+        self.placed += len(calls)
+        if seat.spare is not None and len(held) >= seat.width + seat.spare:
+            self._free.pop(seat, None)
+
+    # The workers
+
+    def _offer(self, seat: Seat) -> None:
+        if seat.standing is Standing.READY:
+            self._free[seat] = None
+
+    def _freed(self, seat: Seat) -> list[Instruction]:
+        if seat.standing is not Standing.READY:
+            return []
+        if seat.ended < self._max_tasks:
+            self._offer(seat)
+            return []
+        self._free.pop(seat, None)
+        if seat.held or seat.pins or seat.pinned:
+            return []
+        seat.standing = Standing.RETIRING
+        return [Retire(seat)]
+
+    def _lose_pinned(
+        self,
+        seat: Seat,
+        error: Callable[[Call | None], WorkerLostError],
+        settled: list[tuple[Call, Verdict, Any]],
+        now: float,
+    ) -> None:
+        """A stream cannot go on elsewhere: its generator died with the worker."""
+        for call in seat.pinned:
+            self.queued -= 1
+            self._settle(call, Verdict.FAILED, error(call), settled, now)
+        seat.pinned.clear()
+        self._pinned.discard(seat)
+
+    def _replace(
+        self,
+        seat: Seat,
+        standing: Standing,
+        asked: bool,
+        error: Callable[[Call | None], WorkerLostError],
+    ) -> list[Instruction]:
+        self.seats.remove(seat)
+        if not asked:
+            self.counts.deaths += 1
+        if standing is Standing.STARTING:
+            self._start_failures += 1
+        if self.closing:
+            return []
+        if self._start_failures >= MAX_START_FAILURES and not self.any_ready:
+            return self._give_up(error(None))
+        fresh = Seat(seat.index, seat.width, seat.spare)
+        self.seats.append(fresh)
+        return [Spawn(fresh, self._start_failures)]
+
+    @property
+    def any_ready(self) -> bool:
+        """Whether a worker takes calls."""
+        return any(seat.standing is Standing.READY for seat in self.seats)
+
+    def _give_up(self, cause: WorkerLostError) -> list[Instruction]:
+        """Every new worker dies at its start: say so once, and fail what waits."""
+        error = WorkerStartError(
+            f"no worker can be started: {self._start_failures} in a row ended before they were ready. The last one:\n"
+            f"{cause}"
+        )
+        error.__cause__ = cause
+        return self.fail_all(error)

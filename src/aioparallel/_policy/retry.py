@@ -1,0 +1,53 @@
+"""Whether, and when, a call that failed is begun again. Time and chance are arguments."""
+
+from __future__ import annotations
+
+from .._model.call import Call
+from .._model.options import Retry
+
+__all__ = ["MAX_DEATHS", "pause_after_error", "pause_after_loss"]
+
+MAX_DEATHS = 3
+"""A call that has killed this many workers is poison."""
+
+
+def pause_after_error(call: Call, error: BaseException, now: float, chance: float) -> float | None:
+    """Seconds until the call is begun again after *error*, or ``None``: it has failed.
+
+    Args:
+        call: The call, with ``attempts`` already counting the one that failed.
+        error: What it raised.
+        now: ``time.time()``, the clock of ``call.queued_at``.
+        chance: A random number from 0 to 1, for the jitter.
+    """
+    retry = call.options.retry
+    if retry is None or call.attempts >= retry.attempts or not retry.wants(error):
+        return None
+    pause = _backoff(retry, call.attempts) * (0.5 + chance)
+    asked = getattr(error, "retry_after", None)
+    if isinstance(asked, (int, float)):
+        pause = max(pause, float(asked))
+    return None if _too_late(call, retry, now + pause) else pause
+
+
+def pause_after_loss(call: Call, now: float) -> float | None:
+    """Seconds until the call is begun again after its worker died, or ``None``: it has failed.
+
+    Without the caller's word, a call whose effects are unknown never runs again.
+    """
+    retry = call.options.retry
+    deaths = len(call.deaths or ())
+    allowed = retry.worker_lost if retry is not None and retry.worker_lost is not None else call.options.idempotent
+    if not allowed or deaths >= MAX_DEATHS or (retry is not None and _too_late(call, retry, now)):
+        return None
+    return 0.0
+
+
+def _backoff(retry: Retry, attempt: int) -> float:
+    if callable(retry.backoff):
+        return float(retry.backoff(attempt))
+    return float(retry.backoff) * 2.0 ** (attempt - 1)
+
+
+def _too_late(call: Call, retry: Retry, when: float) -> bool:
+    return retry.deadline is not None and when > call.queued_at + retry.deadline

@@ -1,0 +1,1 @@
+"""What an executor places calls on: agents, worker links, threads."""

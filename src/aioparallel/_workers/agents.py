@@ -1,0 +1,174 @@
+"""The executor's end of a host agent: start it, talk to it, and outlive it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import Process, TaskGroup
+from anyio.streams.memory import MemoryObjectSendStream
+
+from .. import _child
+from .._child.agent import MAX_MESSAGE, MESSAGE, OUTPUT
+from .._model.errors import WorkerStartError
+
+__all__ = ["Agent", "private_folder"]
+
+START_SECONDS = 30.0
+
+BOOT = (
+    "import sys, types; package = types.ModuleType('_aioparallel_child'); package.__path__ = [sys.argv[1]]; "
+    "sys.modules[package.__name__] = package; from _aioparallel_child import agent; agent.main()"
+)
+"""Makes the child package importable under its travelling name, whatever ``sys.path`` is."""
+
+LONGEST_SOCKET_PATH = 90
+
+
+class Agent:
+    """A host agent.
+
+    Args:
+        folder: The pool's private folder, which the agent removes if the executor dies.
+        on_event: Gets each of its messages.
+        on_output: Gets what workers write: serial number, stream (1 or 2), bytes.
+    """
+
+    def __init__(
+        self, folder: str, on_event: Callable[[dict[str, Any]], None], on_output: Callable[[int, int, bytes], None]
+    ) -> None:
+        self.pid: int | None = None
+        self._folder = folder
+        self._on_event = on_event
+        self._on_output = on_output
+        self._process: Process | None = None
+        self._outgoing: MemoryObjectSendStream[bytes] | None = None
+
+    async def start(self, group: TaskGroup, on_end: Callable[[], None]) -> None:
+        """Start the agent; return when it listens.
+
+        Args:
+            group: Owns the tasks that talk to it.
+            on_end: Called when the agent has ended, asked or not.
+
+        Raises:
+            WorkerStartError: It cannot be started here.
+        """
+        ready = anyio.Event()
+        try:
+            self._process = await anyio.open_process(_command(), stderr=None, start_new_session=True)
+        except OSError as error:
+            raise WorkerStartError(f"cannot start the host agent with {sys.executable!r}: {error}") from error
+        send, receive = anyio.create_memory_object_stream[bytes](10_000)
+        self._outgoing = send
+        group.start_soon(self._write, self._process, receive)
+        group.start_soon(self._read, self._process, ready, on_end)
+        self.say(op="open", folder=self._folder)
+        with anyio.move_on_after(START_SECONDS):
+            await ready.wait()
+        if self.pid is None:
+            raise WorkerStartError(
+                f"the host agent ended, or did not answer within {START_SECONDS:.0f} s; "
+                f"does `{sys.executable} -c pass` work?"
+            )
+
+    def say(self, **message: Any) -> None:
+        """Send a message; once the agent is gone, nothing happens."""
+        text = json.dumps(message).encode()
+        if self._outgoing is not None:
+            try:
+                self._outgoing.send_nowait(MESSAGE.pack(len(text)) + text)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                pass
+
+    async def aclose(self) -> None:
+        """Close the lifeline, upon which the agent kills what is left and ends; wait for that."""
+        process = self._process
+        if process is None:
+            return
+        if self._outgoing is not None:
+            self._outgoing.close()
+        if process.stdin is not None:
+            await process.stdin.aclose()
+        with anyio.move_on_after(START_SECONDS) as patience:
+            await process.wait()
+        if patience.cancelled_caught:
+            process.kill()
+            await process.wait()
+        if process.stdout is not None:
+            await process.stdout.aclose()
+        self._process = None
+
+    async def _write(self, process: Process, outgoing: Any) -> None:
+        assert process.stdin is not None, "opened with a pipe"
+        async for message in outgoing:
+            try:
+                await process.stdin.send(message)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+
+    async def _read(self, process: Process, ready: anyio.Event, on_end: Callable[[], None]) -> None:
+        assert process.stdout is not None, "opened with a pipe"
+        unread = bytearray()
+        try:
+            async for received in process.stdout:
+                unread += received
+                for body in _messages(unread):
+                    self._take(body, ready)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass
+        finally:
+            ready.set()
+            on_end()
+
+    def _take(self, body: bytes, ready: anyio.Event) -> None:
+        if body[:1] == b"O":
+            _, serial, stream = OUTPUT.unpack_from(body)
+            self._on_output(serial, stream, body[OUTPUT.size :])
+            return
+        message = json.loads(body[1:])
+        if message["ev"] == "ready":
+            self.pid = message["pid"]
+            ready.set()
+        else:
+            self._on_event(message)
+
+
+def _messages(unread: bytearray) -> Iterator[bytes]:
+    while len(unread) >= MESSAGE.size:
+        (length,) = MESSAGE.unpack_from(unread)
+        if length > MAX_MESSAGE:
+            raise anyio.BrokenResourceError(f"the agent sent a message of {length} bytes")
+        if len(unread) < MESSAGE.size + length:
+            return
+        body = bytes(unread[MESSAGE.size : MESSAGE.size + length])
+        del unread[: MESSAGE.size + length]
+        yield body
+
+
+def _command() -> list[str]:
+    """This very interpreter, with its flags, and without the current folder in front of the standard library."""
+    flags = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
+    flags += [f"-W{option}" for option in sys.warnoptions]
+    folder = str(Path(_child.__file__).parent)
+    return [sys.executable, *flags, "-c", BOOT, folder]
+
+
+def private_folder() -> str:
+    """A new folder that only this user can read, with a path short enough for a socket."""
+    for parent in ("/dev/shm", tempfile.gettempdir(), "/tmp"):
+        if os.access(parent, os.W_OK) and len(parent) < LONGEST_SOCKET_PATH - 20:
+            return tempfile.mkdtemp(prefix="aioparallel-", dir=parent)
+    raise WorkerStartError("no writable folder with a short path for a socket: set TMPDIR to one")
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a private folder; whatever the agent has removed already is fine."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,237 @@
+"""How calls are made ready to travel: functions by name or by value, arguments by pickle.
+
+A function that the worker can import goes as its name; any other by value. What goes by
+value is pickled again for every call unless all that it captures is immutable and still
+the same, so a changed global or closure is never stale; equal pickles travel once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import sys
+from collections.abc import Callable
+from importlib.machinery import PathFinder
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
+
+from .._child import packing
+from .._child.packing import ATOMS, Buffers, Unpicklable
+from .._model.call import function_name
+from .._model.errors import PicklingError
+from .._policy.batching import Costs
+
+__all__ = ["Function", "Functions", "pack_arguments"]
+
+MAX_FUNCTIONS = 4096
+"""So many are remembered; a forgotten one is sent again."""
+
+
+class Function:
+    """A function as workers know it.
+
+    Attributes:
+        number: What calls name it by.
+        name: For people.
+        packed: What is sent, once per worker.
+        costs: What its calls take.
+    """
+
+    __slots__ = ("costs", "name", "number", "packed")
+
+    def __init__(self, number: int, name: str, packed: bytes) -> None:
+        self.number = number
+        self.name = name
+        self.packed = packed
+        self.costs = Costs()
+
+
+class Functions:
+    """Every function that a pool has sent."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._by_hash: dict[bytes, Function] = {}
+        self._by_identity: dict[int, tuple[Any, tuple[Any, ...], Function]] = {}
+
+    def get(self, fn: Callable[..., Any]) -> Function:
+        """What to send for this function.
+
+        Raises:
+            PicklingError: It cannot travel; names what it holds that cannot.
+        """
+        known = self._by_identity.get(id(fn))
+        if known is not None and known[0] is fn and _same(known[1], fn):
+            return known[2]
+        function, captured = self._pack(fn)
+        if captured is not None:
+            _bound(self._by_identity)
+            self._by_identity[id(fn)] = (fn, captured, function)
+        return function
+
+    def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
+        """The function, and what it captured if that allows remembering it by identity."""
+        found = packing.reference(fn)
+        if found is not None and importable(found[0]):
+            return self._register(fn, pickle.dumps(("reference", *found))), ()
+        packed = pickle.dumps(("value", _by_value(fn, f"the function {function_name(fn)}")))
+        captured = _captured(fn)
+        constant = captured is not None and all(map(_is_constant, captured))
+        return self._register(fn, packed), captured if constant else None
+
+    def _register(self, fn: Callable[..., Any], packed: bytes) -> Function:
+        key = hashlib.blake2b(packed, digest_size=16).digest()
+        function = self._by_hash.get(key)
+        if function is None:
+            self._count += 1
+            _bound(self._by_hash)
+            function = self._by_hash[key] = Function(self._count, function_name(fn), packed)
+        return function
+
+
+def pack_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[bytes, Buffers]:
+    """Pickle the arguments of a call; large buffers stay where they are.
+
+    Raises:
+        PicklingError: Names the argument, and the path to what cannot travel.
+    """
+    if not args and not kwargs:
+        return b"", []
+    if not kwargs and ATOMS.issuperset(map(type, args)):
+        return pickle.dumps((args, kwargs), 5), []
+    buffers: Buffers = []
+    try:
+        return _dumps((args, kwargs), buffers), buffers
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise _blame(args, kwargs, error, name) from error
+
+
+def _blame(args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, name: str) -> PicklingError:
+    for where, part in (*((f"args[{i}]", arg) for i, arg in enumerate(args)), *kwargs.items()):
+        try:
+            _dumps(part, [])
+        except KeyboardInterrupt:
+            raise
+        except BaseException as problem:
+            return _error(f"{name} cannot be sent to a worker", packing.explain(part, problem, where, _dumps_alone))
+    return _error(f"{name} cannot be sent to a worker", packing.explain((args, kwargs), error, "args", _dumps_alone))
+
+
+def _error(what: str, found: Unpicklable) -> PicklingError:
+    return PicklingError(f"{what}: {found}", path=found.path, culprit=found.culprit)
+
+
+def _by_value(fn: Callable[..., Any], what: str) -> bytes:
+    try:
+        return _dumps(fn, None)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        found = packing.explain(fn, error, what, _dumps_alone)
+        raise _error(f"{function_name(fn)} cannot be sent to a worker", found) from error
+
+
+def _dumps_alone(value: Any) -> bytes:
+    return _dumps(value, None)
+
+
+def _dumps(value: Any, buffers: Buffers | None) -> bytes:
+    return _pickler_class().dumps(value, buffers)  # type: ignore[no-any-return]
+
+
+_pickler: Any = None
+
+
+def _pickler_class() -> Any:
+    """A cloudpickle pickler that also carries by value what only this process can import."""
+    global _pickler
+    if _pickler is None:
+        import cloudpickle  # not before something needs it: it takes 5 ms
+
+        class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+            @classmethod
+            def dumps(cls, value: Any, buffers: Buffers | None) -> bytes:
+                file = io.BytesIO()
+                cls(file, protocol=5, buffer_callback=packing._collector(buffers)).dump(value)
+                return file.getvalue()
+
+            def reducer_override(self, obj: Any) -> Any:
+                if type(obj) is FunctionType:
+                    found = packing.reference(obj)
+                    if found is not None and found[2] and importable(found[0]):
+                        return packing.resolve, found
+                return super().reducer_override(obj)
+
+        _pickler = Pickler
+    return _pickler
+
+
+_importable: dict[str, bool] = {}
+
+
+def importable(module: str) -> bool:
+    """Whether a worker that has this process's ``sys.path`` can import the module."""
+    known = _importable.get(module)
+    if known is None:
+        known = _importable[module] = _find(module)
+    return known
+
+
+def _find(module: str) -> bool:
+    if module in sys.builtin_module_names or module in sys.stdlib_module_names:
+        return True
+    top = module.partition(".")[0]
+    if top == "__main__":
+        return False
+    found = PathFinder.find_spec(top)
+    loaded = getattr(sys.modules.get(top), "__spec__", None)
+    if found is not None and loaded is not None:
+        return found.origin == loaded.origin or loaded.origin is None
+    return found is not None or _has_import_hook(loaded)
+
+
+def _has_import_hook(spec: Any) -> bool:
+    """Editable installs come in by a finder that every interpreter of this environment has."""
+    return spec is not None and "editable" in type(spec.loader).__module__
+
+
+def _bound(table: dict[Any, Any]) -> None:
+    if len(table) >= MAX_FUNCTIONS:
+        del table[next(iter(table))]
+
+
+def _captured(fn: Any) -> tuple[Any, ...] | None:
+    """What a function's pickle depends on, or ``None`` if that cannot be told."""
+    if type(fn) is not FunctionType:
+        return None
+    try:
+        cells = [cell.cell_contents for cell in fn.__closure__ or ()]
+    except ValueError:
+        return None
+    scope = fn.__globals__
+    names = [scope[name] for name in _names(fn.__code__) if name in scope]
+    return (fn.__code__, fn.__defaults__, *(fn.__kwdefaults__ or {}).values(), *cells, *names)
+
+
+def _names(code: CodeType) -> list[str]:
+    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
+    return [*code.co_names, *(name for each in inner for name in _names(each))]
+
+
+def _same(before: tuple[Any, ...], fn: Any) -> bool:
+    if not before:
+        return True
+    now = _captured(fn)
+    return now is not None and len(now) == len(before) and all(a is b for a, b in zip(before, now, strict=True))
+
+
+def _is_constant(value: Any) -> bool:
+    kind = type(value)
+    if kind in ATOMS or kind in (ModuleType, CodeType, BuiltinFunctionType):
+        return True
+    if kind in (tuple, frozenset):
+        return all(map(_is_constant, value))
+    return (kind is FunctionType or isinstance(value, type)) and packing.reference(value) is not None
