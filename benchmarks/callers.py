@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = [
     "FORK",
+    "OURS",
     "WORKERS",
     "Caller",
     "Fn",
@@ -41,6 +42,9 @@ __all__ = [
 WORKERS = 2
 FORK = multiprocessing.get_context("fork")
 """The fastest way for the standard library's pools to start, and what lets initializers inherit for nothing."""
+
+OURS = ("aioparallel.ProcessExecutor", "aioparallel.wait_all")
+"""What our own callers need."""
 
 Fn = Callable[..., Any]
 
@@ -89,7 +93,8 @@ async def _ours(engine: str, workers: int) -> AsyncIterator[Caller]:
     async with ProcessExecutor(workers, engine=engine) as pool:
 
         async def many(fn: Fn, items: Sequence[Any]) -> list[Any]:
-            return await wait_all([pool.submit(fn, item) for item in items])
+            results: list[Any] = await wait_all([pool.submit(fn, item) for item in items])
+            return results
 
         yield Caller(pool.submit, many)
 
@@ -151,7 +156,7 @@ async def pathos_pool(workers: int = WORKERS) -> AsyncIterator[Caller]:
 @asynccontextmanager
 async def mpire_pool(workers: int = WORKERS, *, use_dill: bool = False) -> AsyncIterator[Caller]:
     """mpire's pool, which has the standard one's ``apply_async``."""
-    from mpire import WorkerPool
+    from mpire.pool import WorkerPool
 
     with WorkerPool(workers, use_dill=use_dill) as pool:
         yield _with_callbacks(pool)

@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if warning := machine.load_warning(run.machine):
         print(warning)
     for name in options.cases or cases:
-        result = run_case(
-            cases[name], rounds=options.rounds, quick=options.quick, only=options.only, tell=_progress
-        )
+        result = run_case(cases[name], rounds=options.rounds, quick=options.quick, only=options.only, tell=_progress)
         _progress("")
         print(f"\n{as_text(result)}", flush=True)
         run.cases.append(result)

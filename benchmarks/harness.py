@@ -70,9 +70,7 @@ def run_case(
             tell(f"{case.name}: round {number}/{rounds}: {contestant.name}")
             entry.add(measure(case, contestant, size))
     title = case.title.format(size=f"{size:,}".replace(",", " "))
-    return CaseResult(
-        case.name, title, list(case.metrics), list(case.goals), rounds, quick, list(entries.values())
-    )
+    return CaseResult(case.name, title, list(case.metrics), list(case.goals), rounds, quick, list(entries.values()))
 
 
 def launch(case: Case, contestant: Contestant, size: int) -> Reading:

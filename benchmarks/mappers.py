@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.callers import FORK, WORKERS, Fn
 
 __all__ = [
+    "OURS",
     "Mapper",
     "joblib_parallel",
     "loky_executor",
@@ -28,6 +29,9 @@ __all__ = [
     "pebble_pool",
     "process_pool_executor",
 ]
+
+OURS = ("aioparallel.ProcessExecutor", "aioparallel.parmap")
+"""What our own mappers need."""
 
 Mapper = Callable[[Fn, Sequence[Any]], Any]
 
@@ -139,7 +143,7 @@ async def joblib_parallel(parts: int | None = None) -> AsyncIterator[Mapper]:
 @asynccontextmanager
 async def mpire_pool(parts: int | None = None, *, use_dill: bool = False) -> AsyncIterator[Mapper]:
     """mpire's ``map``, whose own choice of chunks is its best."""
-    from mpire import WorkerPool
+    from mpire.pool import WorkerPool
 
     with WorkerPool(WORKERS, use_dill=use_dill) as pool:
         yield lambda fn, items: pool.map(fn, items, chunk_size=chunk(items, parts))

@@ -184,4 +184,4 @@ def load_cases() -> dict[str, Case]:
     folder = importlib.import_module("benchmarks.cases")
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")
-    return CASES
+    return dict(sorted(CASES.items()))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-_adopted: Any = None
+_adopted: dict[str, Any] = {}
 _blocks: dict[str, Any] = {}
 
 
@@ -92,10 +92,9 @@ def use_block(index: int, name: str) -> float:
 
 def adopt(constant: Array) -> None:
     """Keep a large constant in this worker: for the rivals that take an initializer."""
-    global _adopted
-    _adopted = constant
+    _adopted["constant"] = constant
 
 
 def use_adopted(index: int) -> float:
     """Use the constant that :func:`adopt` kept."""
-    return float(_adopted[index])
+    return float(_adopted["constant"][index])

@@ -30,7 +30,7 @@ SPAWN, FORKSERVER = "ProcessPoolExecutor, spawn", "ProcessPoolExecutor, forkserv
     goals=[Goal(metric, rival) for metric in ("first", "whole") for rival in (SPAWN, FORKSERVER)],
     size=3,
     quick=1,
-    rounds=7,
+    rounds=5,
 )
 async def coldstart(source: str, size: int) -> Sample:
     """Until the first result was printed, and until the process had ended."""

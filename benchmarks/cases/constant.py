@@ -44,7 +44,7 @@ async def constant(run: Run, size: int) -> Sample:
     return {"time": median(runs[1:]) * 1e3}
 
 
-@constant.contestant("shared memory by hand, warm pool", role="floor", needs="numpy")
+@constant.contestant("shared memory by hand, warm pool", role="reference", needs="numpy")
 @asynccontextmanager
 async def shared_memory() -> AsyncIterator[Run]:
     """One copy into a block that the workers open by its name."""
@@ -55,7 +55,7 @@ async def shared_memory() -> AsyncIterator[Run]:
         def run(array: Any, indices: range) -> Any:
             block = SharedMemory(create=True, size=array.nbytes)
             try:
-                np.frombuffer(block.buf)[: len(array)] = array
+                np.ndarray(array.shape, array.dtype, block.buf)[:] = array
                 return pool.map(partial(work.use_block, name=block.name), indices)
             finally:
                 block.close()
@@ -114,7 +114,7 @@ async def pebble_initializer() -> AsyncIterator[Run]:
 @asynccontextmanager
 async def mpire_shared() -> AsyncIterator[Run]:
     """mpire's own word for it, inherited as well."""
-    from mpire import WorkerPool
+    from mpire.pool import WorkerPool
 
     def run(array: Any, indices: range) -> Any:
         with WorkerPool(WORKERS, shared_objects=array) as pool:

@@ -19,7 +19,7 @@ BARE = "import asyncio, anyio"
     goals=[Goal("whole", BARE, plus=20)],
     size=7,
     quick=2,
-    rounds=10,
+    rounds=7,
 )
 async def importing(statement: str, size: int) -> Sample:
     """From the start of the interpreter to its end."""

@@ -64,9 +64,7 @@ lambdas.contestant("loky, tuned", needs="loky")(partial(mappers.loky_executor, p
 lambdas.contestant("joblib, tuned", needs="joblib")(partial(mappers.joblib_parallel, parts=PARTS))
 lambdas.contestant("pathos", needs="pathos")(mappers.pathos_pool)
 lambdas.contestant("mpire, dill", needs="mpire")(partial(mappers.mpire_pool, use_dill=True))
-lambdas.contestant("ours", role="ours", needs=("aioparallel.parmap", "aioparallel.ProcessExecutor"))(
-    mappers.ours_awaited
-)
+lambdas.contestant("ours", role="ours", needs=mappers.OURS)(mappers.ours_awaited)
 
 
 @case(
@@ -94,4 +92,4 @@ closures.contestant("pathos", needs="pathos")(callers.pathos_pool)
 closures.contestant("mpire, dill", needs="mpire")(partial(callers.mpire_pool, use_dill=True))
 closures.contestant("trio-parallel", needs=("trio", "trio_parallel"), loop="trio")(callers.trio_parallel_context)
 closures.contestant("joblib (one list, no futures)", role="reference", needs="joblib")(callers.joblib_parallel)
-closures.contestant("ours", role="ours", needs="aioparallel.ProcessExecutor")(callers.ours_resident)
+closures.contestant("ours", role="ours", needs=callers.OURS)(callers.ours_resident)

@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
-from benchmarks import work
+from benchmarks import mappers, work
 from benchmarks.callers import FORK, WORKERS
 from benchmarks.measuring import peak_memory, timed
 from benchmarks.suite import Goal, Metric, Sample, case
@@ -77,7 +77,7 @@ async def joblib_generator() -> AsyncIterator[Run]:
         yield lambda items: sum(parallel(delayed(work.increment)(item) for item in items))
 
 
-@mapmemory.contestant("ours, async for", role="ours", needs=("aioparallel.parmap", "aioparallel.ProcessExecutor"))
+@mapmemory.contestant("ours, async for", role="ours", needs=mappers.OURS)
 @asynccontextmanager
 async def ours() -> AsyncIterator[Run]:
     """Nothing tuned."""

@@ -49,7 +49,7 @@ async def halves() -> AsyncIterator[Mapper]:
         def mapper(fn: Fn, items: Any) -> list[Any]:
             step = -(-len(items) // WORKERS)
             for place, connection in enumerate(children):
-                connection.sendall(pack((fn, items[place * step : (place + 1) * step])))
+                connection.sendall(pack((fn, list(items[place * step : (place + 1) * step]))))
             return [value for connection in children for value in unpack(connection)]
 
         yield mapper
@@ -72,10 +72,6 @@ mapping.contestant("joblib, tuned", needs="joblib")(partial(mappers.joblib_paral
 mapping.contestant("pebble, tuned", needs="pebble")(partial(mappers.pebble_pool, parts=50))
 mapping.contestant("mpire", needs="mpire")(mappers.mpire_pool)
 mapping.contestant("mp.Pool, its start included", role="reference")(mappers.mp_own_pool)
-mapping.contestant("ours, await", role="ours", needs=("aioparallel.parmap", "aioparallel.ProcessExecutor"))(
-    mappers.ours_awaited
-)
-mapping.contestant(ITERATED, role="ours", needs=("aioparallel.parmap", "aioparallel.ProcessExecutor"))(
-    mappers.ours_iterated
-)
+mapping.contestant("ours, await", role="ours", needs=mappers.OURS)(mappers.ours_awaited)
+mapping.contestant(ITERATED, role="ours", needs=mappers.OURS)(mappers.ours_iterated)
 mapping.contestant("ours, its start included", role="ours", needs="aioparallel.parmap")(mappers.ours_own_pool)

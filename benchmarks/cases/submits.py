@@ -45,7 +45,7 @@ async def framed() -> AsyncIterator[Caller]:
             futures = [asyncio.get_running_loop().create_future() for _ in items]
             starts = range(0, len(items), FRAME)
             for start in starts:
-                writer.write(pack((fn, items[start : start + FRAME])))
+                writer.write(pack((fn, list(items[start : start + FRAME]))))
             for start in starts:
                 await settle(futures[start : start + FRAME])
             return [await future for future in futures]
@@ -70,5 +70,5 @@ submits.contestant("trio-parallel", needs=("trio", "trio_parallel"), loop="trio"
 submits.contestant("loky", needs="loky")(callers.loky_executor)
 submits.contestant("ProcessPoolExecutor")(callers.process_pool_executor)
 submits.contestant("joblib (one list, no futures)", role="reference", needs="joblib")(callers.joblib_parallel)
-submits.contestant("ours", role="ours", needs="aioparallel.ProcessExecutor")(callers.ours_resident)
-submits.contestant("ours, anyio engine", role="ours", needs="aioparallel.ProcessExecutor")(callers.ours_anyio)
+submits.contestant("ours", role="ours", needs=callers.OURS)(callers.ours_resident)
+submits.contestant("ours, anyio engine", role="ours", needs=callers.OURS)(callers.ours_anyio)

@@ -74,7 +74,7 @@ async def anyio_thread() -> AsyncIterator[Caller]:
     yield Caller(one, gathered(one))
 
 
-@threads.contestant("ours", role="ours", needs="aioparallel.ThreadExecutor")
+@threads.contestant("ours", role="ours", needs=("aioparallel.ThreadExecutor", "aioparallel.wait_all"))
 @asynccontextmanager
 async def ours() -> AsyncIterator[Caller]:
     """The thread executor, its futures consumed by ``wait_all``."""
@@ -83,6 +83,7 @@ async def ours() -> AsyncIterator[Caller]:
     async with ThreadExecutor(WORKERS) as pool:
 
         async def many(fn: Fn, items: Sequence[Any]) -> list[Any]:
-            return await wait_all([pool.submit(fn, item) for item in items])
+            results: list[Any] = await wait_all([pool.submit(fn, item) for item in items])
+            return results
 
         yield Caller(pool.submit, many)

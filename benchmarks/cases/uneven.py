@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
 from benchmarks import callers, mappers, work
-from benchmarks.callers import FORK, WORKERS, Caller, Fn
+from benchmarks.callers import FORK, WORKERS, Fn
 from benchmarks.child import child, pack, unpack
 from benchmarks.mappers import Mapper
 from benchmarks.measuring import finished, timed
@@ -91,6 +90,4 @@ uneven.contestant("loky", needs="loky")(mappers.loky_executor)
 uneven.contestant("joblib", needs="joblib")(mappers.joblib_parallel)
 uneven.contestant("mpire", needs="mpire")(mappers.mpire_pool)
 uneven.contestant("pebble", needs="pebble")(mappers.pebble_pool)
-uneven.contestant("ours", role="ours", needs=("aioparallel.parmap", "aioparallel.ProcessExecutor"))(
-    mappers.ours_awaited
-)
+uneven.contestant("ours", role="ours", needs=mappers.OURS)(mappers.ours_awaited)

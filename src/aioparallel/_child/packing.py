@@ -43,7 +43,12 @@ def dumps_by_value(value: Any, buffers: Buffers | None = None) -> bytes:
     return file.getvalue()
 
 
-def dumps_result(value: Any, buffers: Buffers) -> bytes:
+def loads_arguments(payload: bytes | memoryview, buffers: Buffers) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call's arguments; no bytes are no arguments."""
+    return pickle.loads(payload, buffers=buffers) if payload else ((), {})
+
+
+def dumps_result(value: Any, buffers: Buffers | None) -> bytes:
     """Pickle in a worker: by reference where the worker itself found it by import."""
     if type(value) in ATOMS:
         return pickle.dumps(value, 5)
@@ -52,7 +57,8 @@ def dumps_result(value: Any, buffers: Buffers) -> bytes:
     except RecursionError:
         raise
     except Exception:
-        buffers.clear()
+        if buffers:
+            buffers.clear()
         return dumps_by_value(value, buffers)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from . import failures, wire
 
 STEP_SECONDS = 0.01
-STEP_ITEMS = 256
+STEP_ITEMS = 64
 
 Step = tuple[list[Any], bool, "bytes | None"]
 """Items, whether the stream has ended, and what it raised."""

@@ -189,7 +189,7 @@ class Worker:
             for module in setup["preload"]:
                 __import__(module)
             if setup["initializer"] is not None:
-                _load_function(setup["initializer"])()
+                load_function(setup["initializer"])()
         except BaseException as error:
             self.link.send(wire.UNREADY, failures.text(error).encode(errors="replace"))
             return False
@@ -287,11 +287,9 @@ class Worker:
         try:
             fn = self.functions[function]
             if type(fn) is bytes:
-                fn = self.functions[function] = _load_function(fn)
-            if not payload:
-                return fn, (), {}
+                fn = self.functions[function] = load_function(fn)
             what = f"the arguments of {name}"
-            args, kwargs = pickle.loads(payload, buffers=buffers)
+            args, kwargs = packing.loads_arguments(payload, buffers)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
@@ -313,7 +311,8 @@ class _Unloadable(Exception):
         self.packed = packed
 
 
-def _load_function(pickled: bytes) -> Any:
+def load_function(pickled: bytes) -> Any:
+    """A function from what :mod:`aioparallel._workers.shipping` made of it."""
     how, *what = pickle.loads(pickled)
     return packing.resolve(*what) if how == "reference" else pickle.loads(what[0])
 

@@ -33,6 +33,7 @@ from .._model.errors import CallCancelledError, ExecutorClosedError, PoolFullErr
 from .._model.info import PoolStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .._policy.ledger import Halt, Instruction, Ledger, Pause, Place, Retire, Settle, Spawn, Verdict, WorkerEnd
+from .stream import LocalSteps, Stream
 
 __all__ = ["Executor", "Run", "View"]
 
@@ -339,8 +340,22 @@ class Executor(ABC):
 
     # Submitting
 
-    def _submit(
+    def _stream(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Stream[Any]:
+        """The items of a generator function that runs here."""
+        steps = LocalSteps(lambda step: self._submit(step, (), {}, options), fn, args, kwargs)
+        return Stream(steps, function_name(fn))
+
+    def _submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        *,
+        verb: int = 0,
+        pin: Any = None,
     ) -> SmartFuture[Any]:
         run = self._run
         if run is None or run.closing:
@@ -351,13 +366,17 @@ class Executor(ABC):
                 "use `await pool.submit_wait(...)` to wait for room"
             )
         call = Call(self, fn, args, kwargs, options)
+        call.kind, call.pin = verb, pin
         future: SmartFuture[Any] = SmartFuture(call, run.loop)
         call.future = future
         pending = pending_in(args, kwargs)
         if not pending:
             self._prepare(call)
         if threading.get_ident() == run.thread:
-            self._accept(run, call, pending)
+            if pending:
+                self._accept(run, call, pending)
+            else:
+                self._enqueue(run, call)
         else:
             run.loop.call_soon_threadsafe(self._accept, run, call, pending)
         return future
@@ -399,12 +418,13 @@ class Executor(ABC):
 
     def _enqueue(self, run: Run, call: Call) -> None:
         try:
-            run.ledger.enqueue(call)
+            placeable = run.ledger.enqueue(call)
         except Exception as error:
             call.phase = Phase.SETTLED
             call.future._set_exception(error)
             return
-        self._pump(run)
+        if placeable:
+            self._pump(run)
 
     def _closed(self) -> ExecutorClosedError:
         return ExecutorClosedError(

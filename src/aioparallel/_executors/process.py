@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import pickle
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .._model.call import Call
+from .._child import wire
+from .._child.page import MAX_THREADS
+from .._futures.smart import SmartFuture
+from .._model.call import Call, function_name
+from .._model.errors import WorkerStartError
+from .._model.options import CallOptions
 from .._policy.ledger import Halt, Ledger, Place, Retire, Spawn
 from .._workers.cpus import available_cpus
 from .._workers.shipping import Functions, pack_arguments
 from .pool import Executor, Run
 from .resident import Resident, default_setup
+from .single import Single
+from .stream import Step, Stream
 
 __all__ = ["ProcessExecutor"]
+
+_log = logging.getLogger("aioparallel")
 
 BLAS_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -75,7 +85,7 @@ class ProcessExecutor(Executor):
     ) -> None:
         super().__init__(name=name, max_pending=max_pending, grace=grace)
         self.max_workers = available_cpus() if max_workers is None else max_workers
-        self.engine = engine or ("anyio" if sys.platform == "win32" else "resident")
+        self.engine = "anyio" if engine is None and sys.platform == "win32" else engine
         self.threads_per_worker = threads_per_worker
         self.initializer = initializer
         self.env = env
@@ -83,15 +93,43 @@ class ProcessExecutor(Executor):
         self.max_tasks_per_worker = max_tasks_per_worker
         self.max_rss_per_worker = max_rss_per_worker
         self._functions = Functions()
-        self._workers: Resident | None = None
+        self._workers: Resident | Single | None = None
+        self._check()
+
+    def _check(self) -> None:
+        if self.engine not in (None, "resident", "anyio"):
+            raise ValueError(f"engine={self.engine!r}: expected 'resident', 'anyio', or None for the best one here")
+        for option in ("max_workers", "threads_per_worker"):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{option}={value!r}: expected a whole number of at least 1")
+        if self.threads_per_worker > MAX_THREADS:
+            raise ValueError(f"threads_per_worker={self.threads_per_worker}: at most {MAX_THREADS}")
+        if self.initializer is not None and not callable(self.initializer):
+            raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
+        if self.engine == "anyio" and (self.threads_per_worker > 1 or self.max_tasks_per_worker or self.max_rss_per_worker):
+            raise ValueError(
+                "engine='anyio' has no workers of its own, so it cannot do threads_per_worker, max_tasks_per_worker "
+                "or max_rss_per_worker: leave them out, or use engine='resident'"
+            )
 
     def _new_ledger(self) -> Ledger:
         return Ledger(max_tasks=self.max_tasks_per_worker)
 
     async def _open(self, run: Run) -> None:
         self._functions = Functions()
-        self._workers = Resident(self, run)
-        await self._workers.open()
+        if self.engine != "anyio":
+            self._workers = Resident(self, run)
+            try:
+                await self._workers.start()
+            except WorkerStartError as error:
+                self._workers = None
+                if self.engine is not None:
+                    raise
+                _log.warning("%s: every call gets a process by anyio.to_process instead: %s", self.name, error)
+        if self._workers is None:
+            self._workers = Single(self, run)
+        await self._workers.populate()
 
     async def _close(self, run: Run) -> None:
         if self._workers is not None:
@@ -101,6 +139,16 @@ class ProcessExecutor(Executor):
     def _prepare(self, call: Call) -> None:
         call.function = self._functions.get(call.fn)
         call.payload = pack_arguments(call.args, call.kwargs, call.function.name)
+
+    def _stream(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Stream[Any]:
+        if self.engine == "anyio":
+            raise TypeError(
+                f"{function_name(fn)} is a generator function: with engine='anyio' nothing stays in a worker between "
+                "two items. Use engine='resident', or collect the items in a list and return that"
+            )
+        return Stream(WorkerSteps(self, fn, args, kwargs, options), function_name(fn))
 
     def _place(self, run: Run, step: Place) -> None:
         assert self._workers is not None, "workers are opened before calls are placed"
@@ -116,34 +164,63 @@ class ProcessExecutor(Executor):
 
     def _retire(self, run: Run, step: Retire) -> None:
         assert self._workers is not None, "workers are opened before one retires"
-        self._workers.retire(step.seat.carrier)
+        self._workers.retire(step)
 
     def _began(self, call: Call) -> float | None:
         return None if self._workers is None else self._workers.began(call)
 
     def _setup(self) -> dict[str, Any]:
         """What each worker is told before its first call."""
-        initializer = None if self.initializer is None else _pack_initializer(self._functions, self.initializer)
         return {
             **default_setup(),
             "preload": self.preload,
             "threads": self.threads_per_worker,
-            "initializer": initializer,
+            "initializer": self._packed_initializer(),
         }
+
+    def _packed_initializer(self) -> bytes | None:
+        return None if self.initializer is None else self._functions.get(self.initializer).packed
 
     def _environment(self, index: int) -> dict[str, str]:
         """The environment of one worker, on top of this process's own."""
         share = max(1, available_cpus() // self.max_workers)
-        env = {name: str(share) for name in BLAS_VARIABLES if name not in _inherited()}
+        env = {name: str(share) for name in BLAS_VARIABLES if name not in os.environ}
         chosen = self.env(index) if callable(self.env) else self.env
         return {**env, **(chosen or {})}
 
 
-def _inherited() -> Mapping[str, str]:
-    import os
+class WorkerSteps:
+    """A generator that lives in one worker; every step after the first goes there."""
 
-    return os.environ
+    def __init__(
+        self,
+        pool: ProcessExecutor,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+    ) -> None:
+        self._pool = pool
+        self._fn = fn
+        self._arguments = (args, kwargs)
+        self._options = options
+        self._opened: SmartFuture[Step] | None = None
 
+    def advance(self) -> SmartFuture[Step]:
+        """Make some items; the first time, begin, on any worker."""
+        if self._opened is None:
+            self._opened = self._pool._submit(self._fn, *self._arguments, self._options, verb=wire.STREAM_OPEN)
+            return self._opened
+        return self._again(wire.STREAM_NEXT)
 
-def _pack_initializer(functions: Functions, initializer: Callable[[], object]) -> bytes:
-    return functions.get(initializer).packed
+    def close(self) -> SmartFuture[Any] | None:
+        """Close the generator, if it was begun and its worker lives."""
+        if self._opened is None or self._pool._run is None or self._pool._run.closing:
+            return None
+        return self._again(wire.STREAM_CLOSE)
+
+    def _again(self, verb: int) -> SmartFuture[Any]:
+        assert self._opened is not None, "it was begun"
+        opened = self._opened._source
+        assert isinstance(opened, Call), "the pool made that future"
+        return self._pool._submit(self._fn, (self._opened.id,), {}, self._options, verb=verb, pin=opened.worker)

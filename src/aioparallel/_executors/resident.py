@@ -22,11 +22,11 @@ from .._child.page import Page
 from .._child.wire import ANSWER, CALL
 from .._model.call import Call, Ending, Phase
 from .._model.errors import WorkerLostError, WorkerStartError
-from .._policy.ledger import Halt, Place, Seat, Spawn, WorkerEnd
+from .._policy.ledger import Halt, Place, Retire, Seat, Spawn, WorkerEnd
 from .._workers.agents import Agent, private_folder, remove_folder
 from .._workers.link import Link, Listener
 from .._workers.output import Output
-from .._workers.returning import unpack_failure, unpack_value
+from .._workers.returning import cannot_be_rebuilt, unpack_failure
 
 if TYPE_CHECKING:
     from .pool import Run
@@ -38,9 +38,6 @@ PATIENCE = 0.005
 """A call that runs so long lets nothing wait behind it."""
 EOF_SECONDS = 1.0
 MAX_AGENT_DEATHS = 3
-
-_ENDINGS = (Ending.OK, Ending.RAISED, Ending.WITHDRAWN)
-
 
 class Carrier:
     """A worker process and all that is known of it."""
@@ -93,13 +90,24 @@ class Resident:
 
     # Life
 
-    async def open(self) -> None:
-        """Start the agent and the workers; return when one worker is ready.
+    async def start(self) -> None:
+        """Start the agent.
+
+        Raises:
+            WorkerStartError: It cannot be started on this machine.
+        """
+        try:
+            await self._start_agent()
+        except BaseException:
+            self._put_away()
+            raise
+
+    async def populate(self) -> None:
+        """Start the workers; return when one is ready.
 
         Raises:
             WorkerStartError: None can be.
         """
-        await self._start_agent()
         ledger = self.run.ledger
         for index in range(self.pool.max_workers):
             seat = Seat(index, width=self.pool.threads_per_worker, spare=None)
@@ -119,6 +127,9 @@ class Resident:
             await agent.aclose()
         for carrier in list(self.carriers.values()):
             self._finish(carrier)
+        self._put_away()
+
+    def _put_away(self) -> None:
         self._listener.close()
         remove_folder(self.folder)
 
@@ -223,32 +234,44 @@ class Resident:
                 self._unflag(carrier, number)
             call = held.get(number)
             if call is not None:
-                ends.append(self._read_answer(carrier, call, number, ending, payload, buffers, micros * 1e-6))
+                ends.append((number, *self._read_answer(carrier, call, ending, payload, buffers), micros * 1e-6))
         return ends
 
     def _read_answer(
-        self,
-        carrier: Carrier,
-        call: Call,
-        number: int,
-        ending: int,
-        payload: memoryview,
-        buffers: list[memoryview],
-        seconds: float,
-    ) -> WorkerEnd:
+        self, carrier: Carrier, call: Call, ending: int, payload: memoryview, buffers: list[memoryview]
+    ) -> tuple[Ending, Any]:
         if self._timers:
             self._forget_timer(call)
         if ending == wire.OK:
-            if call.stop is not None:
-                return number, Ending.OK, None, seconds
             try:
-                return number, Ending.OK, unpack_value(payload, buffers, call.name), seconds
+                value = pickle.loads(payload, buffers=buffers)
             except Exception as error:
-                return number, Ending.RAISED, error, seconds
+                return Ending.RAISED, cannot_be_rebuilt(error, call.name)
+            return Ending.OK, self._read_step(carrier, call, value) if call.kind else value
         if ending == wire.RAISED:
-            where = f"{carrier.name} (pid {carrier.pid}), attempt {call.attempts}"
-            return number, Ending.RAISED, unpack_failure(payload, call.name, where), seconds
-        return number, _ENDINGS[ending], None, 0.0
+            return Ending.RAISED, self._read_failure(carrier, call, payload)
+        return Ending.WITHDRAWN, None
+
+    def _read_failure(self, carrier: Carrier, call: Call, packed: Any) -> BaseException:
+        where = f"{carrier.name} (pid {carrier.pid}), attempt {call.attempts}"
+        return unpack_failure(packed, call.name, where)
+
+    def _read_step(self, carrier: Carrier, call: Call, value: Any) -> Any:
+        """A stream has opened, gone on, or closed: as long as it lives, its worker must."""
+        seat = carrier.seat
+        if call.kind == wire.STREAM_CLOSE:
+            seat.pins -= 1
+            return value
+        items, ended, packed = value
+        seat.pins += (call.kind == wire.STREAM_OPEN) - ended
+        if call.stop is not None and not ended and not self.run.closing:
+            self._close_stream(call)
+        return items, ended, None if packed is None else self._read_failure(carrier, call, packed)
+
+    def _close_stream(self, step: Call) -> None:
+        """The step was cancelled, but too late: nobody knows of the generator any more."""
+        opened = step.future.id if step.kind == wire.STREAM_OPEN else step.args[0]
+        self.pool._submit(step.fn, (opened,), {}, step.options, verb=wire.STREAM_CLOSE, pin=step.worker)
 
     # Sending calls
 
@@ -401,8 +424,9 @@ class Resident:
 
     # The end of a worker
 
-    def retire(self, carrier: Carrier) -> None:
+    def retire(self, step: Retire) -> None:
         """Let an idle worker end."""
+        carrier: Carrier = step.seat.carrier
         self._bid_farewell(carrier)
         self.run.loop.call_later(self.pool.grace, self._insist, carrier)
 

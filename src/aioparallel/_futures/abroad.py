@@ -29,8 +29,8 @@ def check_home(future: SmartFuture[Any]) -> None:
 class Mirror:
     """The work behind a future on *this* loop that follows one of another loop.
 
-    So everything that holds for awaiters on one loop holds across loops: the awaiters of the mirror are together one awaiter
-    of the original.
+    So everything that holds for awaiters on one loop holds across loops: the awaiters of the mirror are together
+    one awaiter of the original.
 
     Args:
         origin: The future of the other loop.

@@ -17,6 +17,7 @@ from .smart import SmartFuture
 __all__ = ["Join", "pending_in", "substitute"]
 
 _ATOMS = frozenset({int, float, str, bytes, bool, type(None), complex, bytearray, range})
+_FLAT = _ATOMS | {SmartFuture}
 _CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 
 
@@ -50,6 +51,8 @@ def substitute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any
         NotReadyError: A future has not ended.
         Exception: What a failed future raises; ``TypeError`` for a value that a set or a dict key cannot hold.
     """
+    if _FLAT.issuperset(map(type, args)) and _FLAT.issuperset(map(type, kwargs.values())):
+        return tuple(map(_value_of, args)), {name: _value_of(value) for name, value in kwargs.items()}
     rebuilt = _rebuild(_Survey(args, kwargs).affected())
     return rebuilt.get(id(args), args), rebuilt.get(id(kwargs), kwargs)
 
@@ -95,7 +98,7 @@ def _rebuild(affected: dict[int, Collection[Any]]) -> dict[int, Any]:
     new: dict[int, Any] = {key: type(old)() for key, old in affected.items() if type(old) in {list, dict}}
 
     def value_of(item: Any) -> Any:
-        return item._outcome() if type(item) is SmartFuture else new.get(id(item), item)
+        return new[id(item)] if id(item) in new else _value_of(item)
 
     for old in _innermost_first(affected, new):
         values = map(value_of, old)
@@ -124,6 +127,10 @@ def _innermost_first(affected: dict[int, Collection[Any]], built: dict[int, Any]
             todo.extend(missing)
             if not missing:
                 yield todo.pop()
+
+
+def _value_of(item: Any) -> Any:
+    return item._outcome() if type(item) is SmartFuture else item
 
 
 def _items(container: Collection[Any]) -> Iterable[Any]:

@@ -95,31 +95,32 @@ class Job:
 
     async def run(self) -> None:
         """Await the awaitable and settle the future."""
-        assert self._future is not None and self._awaitable is not None, "run once"
-        if self._cancelled:
+        future, awaitable = self._future, self._awaitable
+        if future is None or awaitable is None or self._cancelled:
             self.discard()
             return
         self._begun_at = time.time()
         try:
             with anyio.CancelScope() as self._scope:
-                self._future._set_result(await self._awaitable)
+                future._set_result(await awaitable)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
-            self._future._set_exception(error)
+            future._set_exception(error)
         except asyncio.CancelledError:
-            # Either somebody cancels the task, which ends here anyway, or the coroutine let the cancellation of something
-            # else escape: the task group would take that as a reason to cancel all other jobs.
+            # The task is being cancelled, and ends here anyway; or the coroutine let the cancellation of something
+            # else escape, for which the task group would cancel all other jobs.
             pass
         finally:
             self._end()
+            del future  # the traceback refers to this frame
 
     def discard(self) -> None:
         """Settle the future without having begun."""
         self._close()
         self._end()
 
-    def spawn_in(self, group: TaskGroup, run: Callable[[Job], Awaitable[None]]) -> None:
+    def spawn_in(self, group: TaskGroup, run: Callable[[Job], Coroutine[Any, Any, None]]) -> None:
         """Start a task for this job, in the job's context."""
-        self._context.run(group.start_soon, run, self, name=self._name)
+        self._context.run(lambda: group.start_soon(run, self, name=self._name))
 
     def _close(self) -> None:
         if isinstance(self._awaitable, Coroutine):

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["Operators"]
 
 R = TypeVar("R")
-_Binary = Callable[[Any, Any], "SmartFuture[Any]"]
+_Binary = Callable[["Operators", Any], "SmartFuture[Any]"]
 
 
 def both(operation: Callable[[Any, Any], Any]) -> tuple[_Binary, _Binary]:
     """A binary operator and its reflection."""
 
-    def reflected(self: Any, other: Any) -> SmartFuture[Any]:
-        return self._compute(operation, (other, self))  # type: ignore[no-any-return]
+    def reflected(self: Operators, other: Any) -> SmartFuture[Any]:
+        return self._compute(operation, (other, self))
 
     return first(operation), reflected
 
@@ -35,17 +35,17 @@ def both(operation: Callable[[Any, Any], Any]) -> tuple[_Binary, _Binary]:
 def first(operation: Callable[[Any, Any], Any]) -> _Binary:
     """A binary operator whose reflection is another line of the table, or that has none."""
 
-    def direct(self: Any, other: Any) -> SmartFuture[Any]:
-        return self._compute(operation, (self, other))  # type: ignore[no-any-return]
+    def direct(self: Operators, other: Any) -> SmartFuture[Any]:
+        return self._compute(operation, (self, other))
 
     return direct
 
 
-def alone(operation: Callable[[Any], Any]) -> Callable[[Any], SmartFuture[Any]]:
+def alone(operation: Callable[[Any], Any]) -> Callable[[Operators], SmartFuture[Any]]:
     """A unary operator."""
 
-    def unary(self: Any) -> SmartFuture[Any]:
-        return self._compute(operation, (self,))  # type: ignore[no-any-return]
+    def unary(self: Operators) -> SmartFuture[Any]:
+        return self._compute(operation, (self,))
 
     return unary
 
@@ -53,8 +53,8 @@ def alone(operation: Callable[[Any], Any]) -> Callable[[Any], SmartFuture[Any]]:
 def with_option(operation: Callable[..., Any]) -> Callable[..., SmartFuture[Any]]:
     """An operator that takes optional operands: ``round(x, ndigits)``, ``pow(x, y, modulus)``."""
 
-    def direct(self: Any, *others: Any) -> SmartFuture[Any]:
-        return self._compute(operation, (self, *others))  # type: ignore[no-any-return]
+    def direct(self: Operators, *others: Any) -> SmartFuture[Any]:
+        return self._compute(operation, (self, *others))
 
     return direct
 
@@ -62,7 +62,7 @@ def with_option(operation: Callable[..., Any]) -> Callable[..., SmartFuture[Any]
 def of_value(convert: Callable[..., R]) -> Callable[..., R]:
     """What Python wants an answer for at once: the finished value's, else ``NotReadyError``."""
 
-    def answer(self: Any, *args: Any) -> R:
+    def answer(self: Operators, *args: Any) -> R:
         return convert(self._outcome(), *args)
 
     return answer
@@ -72,6 +72,12 @@ class Operators:
     """An expression over futures is a future; a question about the value is answered once it is there."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:  # what the future itself brings
+
+        def _compute(self, operation: Callable[..., Any], operands: tuple[Any, ...]) -> SmartFuture[Any]: ...
+
+        def _outcome(self) -> Any: ...
 
     __add__, __radd__ = both(operator.add)
     __sub__, __rsub__ = both(operator.sub)

@@ -5,9 +5,9 @@ Who may do what, and where:
 * The *producer* (an executor, a task of ours) settles it by ``_set_result``, ``_set_exception`` or ``_set_cancelled``,
   on the thread of the future's loop. The first of them wins.
 * *Awaiters* are counted (``_join``/``_leave``). When one goes away because it was cancelled and it was the last,
-  the work is cancelled. *Watchers* (``_watch``/``_unwatch``) are told the end and have no say. Both are called within the
-  producer's call, on the loop's thread, and must neither raise nor run user code; what follows from the end goes
-  through :func:`~aioparallel._futures.loops.soon`.
+  the work is cancelled. *Watchers* (``_watch``/``_unwatch``) are told the end and have no say. Both are called
+  within the producer's call, on the loop's thread, and must neither raise nor run user code; what follows from
+  the end goes through :func:`~aioparallel._futures.loops.soon`.
 * From other threads and loops one may ask for anything that has no underscore.
 
 It is no :class:`asyncio.Future`: as one, the first cancelled awaiter would cancel it for everybody.
@@ -20,7 +20,7 @@ import itertools
 import logging
 import threading
 import time
-from asyncio import AbstractEventLoop, CancelledError
+from asyncio import AbstractEventLoop, CancelledError, get_running_loop
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import Context, copy_context
 from dataclasses import replace
@@ -63,9 +63,9 @@ class SmartFuture(Operators, Generic[T_co]):
     never wait: they are identity. Executors make futures, you do not.
 
     Cancellation:
-        Cancelling an awaiter (``await``, ``gather``, ``wait_for``, ``timeout``, ``await wait_all(...)``, a call or an expression
-        that takes the future) cancels the work if it was the last awaiter; that awaiter then waits until the work has really
-        stopped, at most for the executor's ``grace``. :meth:`cancel` cancels for everybody.
+        Cancelling an awaiter (``await``, ``gather``, ``wait_for``, ``timeout``, ``await wait_all(...)``, a call or
+        an expression that takes the future) cancels the work if it was the last awaiter; that awaiter then waits
+        until the work has really stopped, at most for the executor's ``grace``. :meth:`cancel` cancels for everybody.
 
     What may still be running:
         A future that nobody awaits runs to its end. If it fails and nobody looks, that is logged once.
@@ -118,7 +118,7 @@ class SmartFuture(Operators, Generic[T_co]):
         """Watch until the end; on the future's own loop."""
         if self._state >= _DONE:
             return
-        waiter = running_loop().create_future()
+        waiter = get_running_loop().create_future()
 
         def wake(_: SmartFuture[Any]) -> None:
             if not waiter.done():
@@ -285,8 +285,8 @@ class SmartFuture(Operators, Generic[T_co]):
     def then(self, fn: Callable[[T_co], Any]) -> SmartFuture[Any]:
         """A future of ``fn(value)``, which runs on the loop once the value is there.
 
-        If the call fails or is cancelled, so is the new future, and ``fn`` is not called. Cancelling the new future stops ``fn``
-        and leaves this one alone.
+        If the call fails or is cancelled, so is the new future, and ``fn`` is not called. Cancelling the new future
+        stops ``fn`` and leaves this one alone.
 
         Args:
             fn: A plain or an ``async`` function; what it returns is awaited if it can be.
@@ -505,7 +505,7 @@ def wrapped(awaitable: Awaitable[T]) -> SmartFuture[T]:
     Raises:
         RuntimeError: No event loop runs here.
     """
-    if type(awaitable) is SmartFuture:
+    if isinstance(awaitable, SmartFuture):
         return awaitable
     if not inspect.isawaitable(awaitable):
         raise TypeError(f"expected something that can be awaited, got {awaitable!r}")

@@ -58,33 +58,34 @@ class CallOwner(Protocol):
 
 
 class Call:
-    """A call and everything known of it. It stands behind its future (see ``contracts.Source``)."""
+    """A call and everything known of it. It stands behind its future (see ``contracts.Source``).
 
-    __slots__ = (
-        "args",
-        "attempts",
-        "begun_at",
-        "context",
-        "deaths",
-        "duration",
-        "fn",
-        "function",
-        "future",
-        "host",
-        "kind",
-        "kwargs",
-        "last_error",
-        "options",
-        "owner",
-        "payload",
-        "phase",
-        "pin",
-        "queued_at",
-        "seq",
-        "settled_at",
-        "stop",
-        "worker",
-    )
+    Attributes:
+        worker: The ledger's seat that it was given to last.
+        seq: The number it was sent under.
+        pin: The only seat that can run it, if there is one.
+        kind: The verb of the wire: run, or a step of a stream.
+        function: What the executor knows of the function, with its ``costs``.
+        payload: What the executor made of the arguments.
+        context: The contextvars that it runs in, on executors of this process.
+    """
+
+    # Most calls keep most of these defaults, and never pay for them.
+    phase = Phase.WAITING
+    stop: Stop | None = None
+    attempts = 0
+    deaths: list[str] | None = None
+    worker: Any = None
+    pin: Any = None
+    kind = 0
+    seq = 0
+    begun_at: float | None = None
+    settled_at: float | None = None
+    duration: float | None = None
+    host: str | None = None
+    context: Context | None = None
+    function: Any = None
+    payload: Any = None
 
     future: SmartFuture[Any]
 
@@ -101,23 +102,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.options = options
-        self.phase = Phase.WAITING
-        self.stop: Stop | None = None
         self.queued_at = time.time()
-        self.attempts = 0
-        self.deaths: list[str] | None = None
-        self.worker: Any = None
-        self.pin: Any = None
-        self.kind = 0
-        self.begun_at: float | None = None
-        self.settled_at: float | None = None
-        self.duration: float | None = None
-        self.host: str | None = None
-        self.context: Context | None = None
-        self.function: Any = None
-        self.payload: Any = None
-        self.seq = 0
-        self.last_error: BaseException | None = None
 
     @property
     def name(self) -> str:

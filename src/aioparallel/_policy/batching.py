@@ -13,7 +13,7 @@ __all__ = ["FRAME_SECONDS", "MAX_CALLS", "Costs"]
 
 FRAME_SECONDS = 0.002
 MAX_CALLS = 256
-"""In one frame. Two frames may be in flight, and each call needs its own withdrawal flag."""
+"""In one frame."""
 
 _WEIGHT = 0.25
 
@@ -21,8 +21,9 @@ _WEIGHT = 0.25
 class Costs:
     """What one function's calls take: a moving average that forgets quickly.
 
-    A call that is longer than the average counts at once, a shorter one by a quarter:
-    sending too few calls costs microseconds, too many makes others wait.
+    Longer calls than before count at once, shorter ones by a quarter: sending too few
+    calls costs microseconds, sending too many makes others wait. One long call among
+    short ones counts for all of them.
     """
 
     __slots__ = ("seconds",)
@@ -30,12 +31,14 @@ class Costs:
     def __init__(self) -> None:
         self.seconds: float | None = None
 
-    def add(self, seconds: float) -> None:
-        """Remember what a call took, or the average of several that ended together."""
-        if self.seconds is None or seconds > self.seconds:
-            self.seconds = seconds
+    def add(self, average: float, longest: float) -> None:
+        """Remember what some calls took that ended together (seconds)."""
+        if longest > FRAME_SECONDS:
+            average = longest
+        if self.seconds is None or average > self.seconds:
+            self.seconds = average
         else:
-            self.seconds += _WEIGHT * (seconds - self.seconds)
+            self.seconds += _WEIGHT * (average - self.seconds)
 
     def calls_per_frame(self) -> int:
         """How many calls fill a frame: 1 while nothing is known."""

@@ -16,30 +16,38 @@ GROWTH = 1.02
 SMALLEST = 1e-7
 """Seconds. Everything shorter shares the first bucket."""
 
+MANY = 10_000
+
 _SCALE = 1 / math.log(GROWTH)
 
 
 class Latencies:
     """A histogram of durations in seconds."""
 
-    __slots__ = ("_buckets", "count", "total")
+    __slots__ = ("_buckets", "_fresh", "count")
 
     def __init__(self) -> None:
         self._buckets: Counter[int] = Counter()
+        self._fresh: list[float] = []
         self.count = 0
-        self.total = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Remember one duration."""
-        self.count += 1
-        self.total += seconds
-        self._buckets[int(math.log(seconds / SMALLEST) * _SCALE) if seconds > SMALLEST else 0] += 1
+    def extend(self, seconds: list[float]) -> None:
+        """Remember durations. They are sorted into buckets later, equal ones together."""
+        self.count += len(seconds)
+        self._fresh += seconds
+        if len(self._fresh) > MANY:
+            self._sort_in()
 
     def merge(self, other: Latencies) -> None:
         """Add everything that another histogram remembers."""
+        other._sort_in()
         self._buckets.update(other._buckets)
         self.count += other.count
-        self.total += other.total
+
+    def _sort_in(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for seconds, count in Counter(fresh).items():
+            self._buckets[int(math.log(seconds / SMALLEST) * _SCALE) if seconds > SMALLEST else 0] += count
 
     def quantile(self, share: float) -> float | None:
         """The duration that *share* of all (0 to 1) do not exceed; ``None`` without data."""
@@ -54,5 +62,6 @@ class Latencies:
 
     def buckets(self) -> Iterator[tuple[float, int]]:
         """Each bucket's middle in seconds, and how many durations fell into it, in order."""
+        self._sort_in()
         for bucket in sorted(self._buckets):
             yield SMALLEST * GROWTH ** (bucket + 0.5), self._buckets[bucket]

@@ -67,6 +67,11 @@ __all__ = [
     "WorkerEnd",
 ]
 
+TOP_UP = 64
+"""So many calls must wait before a busy worker is sent some: a frame for each would cost more than it saves."""
+MAX_HELD = 1024
+"""A worker holds at most so many calls; each needs a flag of its own on the worker's page."""
+
 MAX_START_FAILURES = 3
 """So many workers in a row died before they were ready: no further one is tried."""
 
@@ -190,7 +195,7 @@ class Ledger:
     """
 
     def __init__(self, *, max_tasks: int | None = None) -> None:
-        self.seats: list[Seat] = []
+        self.seats: dict[Seat, None] = {}
         self.counts = Counts()
         self.latencies = Latencies()
         self.queued = 0
@@ -202,7 +207,11 @@ class Ledger:
         self._queues: dict[int, deque[Call]] = {0: deque()}
         self._order = [0]
         self._shared = 0
-        self._free: dict[Seat, None] = {}
+        self._idle: dict[Seat, None] = {}
+        """Workers that can begin a call now; the one that became idle last is given the next."""
+        self._ahead: dict[Seat, None] = {}
+        """Busy workers that may be sent short calls ahead."""
+        self._ready = 0
         self._pinned: set[Seat] = set()
         self._paused: set[Call] = set()
         self._start_failures = 0
@@ -214,25 +223,35 @@ class Ledger:
 
     # Calls
 
-    def enqueue(self, call: Call) -> None:
-        """A call is ready to run. :meth:`place` decides where."""
+    def enqueue(self, call: Call) -> bool:
+        """A call is ready to run.
+
+        Returns:
+            Whether :meth:`place` can place something now.
+        """
         if self.start_error is not None:
             raise self.start_error
+        if call.pin is not None and call.pin.standing is Standing.GONE:
+            raise WorkerLostError(f"{call.name} cannot go on: its generator was lost with {call.pin}", call=call.name)
         self._push(call, front=False)
+        return bool(self._idle or self._pinned or (self._ahead and self._shared >= TOP_UP))
 
     def place(self) -> list[Instruction]:
         """Give queued calls to workers with room; to be called after every event."""
-        placed: list[Instruction] = [step for seat in list(self._pinned) for step in self._place_pinned(seat)]
-        free = self._free
-        while self._shared and free:
-            seat = next(reversed(free))
-            calls = self._batch(seat, self._first_queue())
-            if calls:
-                self._shared -= len(calls)
-                self._hand_over(seat, calls)
-                placed.append(Place(seat, calls))
+        placed: list[Instruction] = []
+        if self._pinned:
+            placed += [step for seat in list(self._pinned) for step in self._place_pinned(seat)]
+        while self._shared:
+            if self._idle:
+                seat = next(reversed(self._idle))
+            elif self._ahead and self._shared >= TOP_UP:
+                seat = next(iter(self._ahead))
             else:
-                del free[seat]  # it is full; its next answer offers it again
+                break
+            calls = self._batch(seat)
+            self._shared -= len(calls)
+            self._hand_over(seat, calls)
+            placed.append(Place(seat, calls))
         return placed
 
     def cancel(self, call: Call) -> list[Instruction] | None:
@@ -285,12 +304,13 @@ class Ledger:
 
     def add(self, seat: Seat) -> list[Instruction]:
         """A worker is wanted."""
-        self.seats.append(seat)
+        self.seats[seat] = None
         return [Spawn(seat)]
 
     def ready(self, seat: Seat) -> None:
         """A worker has started and takes calls."""
         seat.standing = Standing.READY
+        self._ready += 1
         self._start_failures = 0
         self._offer(seat)
 
@@ -307,6 +327,7 @@ class Ledger:
         steps: list[Instruction] = [Settle(settled)]
         held = seat.held
         back: list[Call] = []
+        took: list[float] = []
         for seq, ending, value, seconds in ends:
             call = held.pop(seq, None)
             if call is None:
@@ -315,17 +336,19 @@ class Ledger:
             if ending is Ending.WITHDRAWN:
                 self._taken_back(call, settled, back)
                 continue
-            seat.ended += 1
+            took.append(seconds)
             call.duration = seconds
             if call.begun_at is None:
                 call.begun_at = now - seconds
-            self.latencies.add(seconds)
-            if call.function is not None:
-                call.function.costs.add(seconds)
-            if ending is Ending.OK and call.stop is not Stop.CANCEL:
-                self._settle(call, Verdict.OK, value, settled, now)
+            if ending is Ending.OK and call.stop is None:
+                call.phase = Phase.SETTLED
+                call.settled_at = now
+                self.counts.done += 1
+                settled.append((call, Verdict.OK, value))
             else:
-                self._failed(call, value, settled, steps, now, chance)
+                self._ended_badly(call, ending, value, settled, steps, now, chance)
+        if took:
+            self._learn(seat, took)
         for call in reversed(back):
             self._push(call, front=True)
         steps += self._freed(seat)
@@ -342,8 +365,8 @@ class Ledger:
             error: Makes the error for a call, or (with ``None``) for the death of an idle worker.
             now: ``time.time()``.
         """
-        standing, seat.standing = seat.standing, Standing.GONE
-        self._free.pop(seat, None)
+        standing = seat.standing
+        self._leave(seat, Standing.GONE)
         settled: list[tuple[Call, Verdict, Any]] = []
         steps: list[Instruction] = [Settle(settled)]
         begun = set(running)
@@ -363,15 +386,22 @@ class Ledger:
             self._push(call, front=True)
         return steps + self._replace(seat, standing, asked, error)
 
-    def unpin(self, seat: Seat) -> list[Instruction]:
-        """A stream that lived in this worker has ended."""
-        seat.pins -= 1
-        return self._freed(seat)
+    def lost(self, seat: Seat, call: Call, error: WorkerLostError, now: float) -> list[Instruction]:
+        """A call's process has ended, but not the worker: for engines whose processes come and go."""
+        settled: list[tuple[Call, Verdict, Any]] = []
+        steps: list[Instruction] = [Settle(settled)]
+        del seat.held[call.seq]
+        self.placed -= 1
+        self.counts.deaths += call.stop is None
+        self._lost(call, lambda _: error, settled, steps, now)
+        return steps + self._freed(seat)
 
     def check(self) -> None:
         """Raise :exc:`AssertionError` if the books do not balance."""
         queued = self._in_queues()
         assert self._shared == len(queued), "shared is miscounted"
+        ready = [seat for seat in self.seats if seat.standing is Standing.READY]
+        assert self._ready == len(ready), "ready workers are miscounted"
         queued += [call for seat in self.seats for call in seat.pinned]
         assert all(call.phase is Phase.QUEUED for call in queued)
         assert all(call.phase is Phase.PAUSED for call in self._paused)
@@ -385,6 +415,28 @@ class Ledger:
             assert seat.standing is not Standing.GONE or not seat.held, "a dead worker holds calls"
 
     # How a call ends
+
+    def _ended_badly(
+        self,
+        call: Call,
+        ending: Ending,
+        value: Any,
+        settled: list[tuple[Call, Verdict, Any]],
+        steps: list[Instruction],
+        now: float,
+        chance: float,
+    ) -> None:
+        """It raised, or was to be stopped and ended by itself before that happened."""
+        if call.stop is Stop.CANCEL or ending is not Ending.OK:
+            self._failed(call, value, settled, steps, now, chance)
+        else:
+            self._settle(call, Verdict.OK, value, settled, now)
+
+    def _learn(self, seat: Seat, took: list[float]) -> None:
+        seat.ended += len(took)
+        self.latencies.extend(took)
+        if seat.function is not None:
+            seat.function.costs.add(sum(took) / len(took), max(took))
 
     def _failed(
         self,
@@ -527,10 +579,11 @@ class Ledger:
             self._pinned.discard(seat)
         return steps
 
-    def _batch(self, seat: Seat, queue: deque[Call]) -> list[Call]:
-        """The next calls for a worker, as many as it has room for; of one function if they are short."""
+    def _batch(self, seat: Seat) -> list[Call]:
+        """The next calls for a worker, as many as it has room for; of one function, if it takes frames."""
+        queue = self._first_queue()
         function = queue[0].function
-        room = min(self._room(seat, queue, function), len(queue))
+        room = self._room(seat, function)
         if room == 1:
             return [queue.popleft()]
         calls: list[Call] = []
@@ -540,22 +593,13 @@ class Ledger:
                 calls.append(call)
         return calls
 
-    def _room(self, seat: Seat, queue: deque[Call], function: Any) -> int:
-        """How many calls this worker may be given now.
-
-        A worker of fixed ``spare`` is filled up. Otherwise short calls are cut into frames: a
-        share of the queue, so that all workers end together, and at most two frames' worth.
-        What takes long, or has not been seen yet, never waits behind anything.
-        """
+    def _room(self, seat: Seat, function: Any) -> int:
+        """How many calls this worker is given now: all that fit, or a fair share of short ones."""
         if seat.spare is not None:
             return seat.width + seat.spare - len(seat.held)
         full: int = function.costs.calls_per_frame() if function is not None else 1
-        if full == 1:
-            return seat.width - len(seat.held)
-        if seat.held and seat.function is not function:
-            return 0
-        fair = -(-len(queue) // (2 * len(self._free)))
-        return max(1, min(full, fair)) if not seat.held else min(full, fair, 2 * full - len(seat.held))
+        fair = -(-self._shared // (2 * self._ready))
+        return max(1, min(full, fair))
 
     def _hand_over(self, seat: Seat, calls: list[Call]) -> None:
         seq = seat.last_seq
@@ -571,26 +615,45 @@ class Ledger:
         seat.function = calls[-1].function
         self.queued -= len(calls)
         self.placed += len(calls)
-        if seat.spare is not None and len(held) >= seat.width + seat.spare:
-            self._free.pop(seat, None)
+        self._offer(seat)
 
     # The workers
 
     def _offer(self, seat: Seat) -> None:
-        if seat.standing is Standing.READY:
-            self._free[seat] = None
+        """Note what a worker could be given now."""
+        held = len(seat.held)
+        if seat.standing is not Standing.READY or seat.ended >= self._max_tasks:
+            self._idle.pop(seat, None)
+            self._ahead.pop(seat, None)
+        elif held < seat.width + (seat.spare or 0):
+            self._idle[seat] = None
+            self._ahead.pop(seat, None)
+        else:
+            self._idle.pop(seat, None)
+            if seat.spare is None and seat.width == 1 and self._takes_ahead(seat, held):
+                self._ahead[seat] = None
+            else:
+                self._ahead.pop(seat, None)
+
+    def _takes_ahead(self, seat: Seat, held: int) -> bool:
+        """Whether a busy worker may hold more: only if what it holds, and what comes, is short."""
+        function = seat.function
+        return function is not None and held < min(MAX_HELD, 4 * function.costs.calls_per_frame() - 3)
 
     def _freed(self, seat: Seat) -> list[Instruction]:
-        if seat.standing is not Standing.READY:
+        self._offer(seat)
+        if seat.standing is not Standing.READY or seat.ended < self._max_tasks:
             return []
-        if seat.ended < self._max_tasks:
-            self._offer(seat)
-            return []
-        self._free.pop(seat, None)
         if seat.held or seat.pins or seat.pinned:
             return []
-        seat.standing = Standing.RETIRING
+        self._leave(seat, Standing.RETIRING)
         return [Retire(seat)]
+
+    def _leave(self, seat: Seat, standing: Standing) -> None:
+        """A worker takes no more calls."""
+        self._ready -= seat.standing is Standing.READY
+        seat.standing = standing
+        self._offer(seat)
 
     def _lose_pinned(
         self,
@@ -613,7 +676,7 @@ class Ledger:
         asked: bool,
         error: Callable[[Call | None], WorkerLostError],
     ) -> list[Instruction]:
-        self.seats.remove(seat)
+        del self.seats[seat]
         if not asked:
             self.counts.deaths += 1
         if standing is Standing.STARTING:
@@ -623,13 +686,13 @@ class Ledger:
         if self._start_failures >= MAX_START_FAILURES and not self.any_ready:
             return self._give_up(error(None))
         fresh = Seat(seat.index, seat.width, seat.spare)
-        self.seats.append(fresh)
+        self.seats[fresh] = None
         return [Spawn(fresh, self._start_failures)]
 
     @property
     def any_ready(self) -> bool:
         """Whether a worker takes calls."""
-        return any(seat.standing is Standing.READY for seat in self.seats)
+        return self._ready > 0
 
     def _give_up(self, cause: WorkerLostError) -> list[Instruction]:
         """Every new worker dies at its start: say so once, and fail what waits."""

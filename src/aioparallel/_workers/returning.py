@@ -7,27 +7,19 @@ import pickle
 from typing import Any
 
 from .._child import failures
-from .._child.packing import Buffers
 from .._model.errors import CallExitedError, PicklingError, RemoteError, RemoteTraceback
 
-__all__ = ["unpack_failure", "unpack_value"]
+__all__ = ["cannot_be_rebuilt", "unpack_failure"]
 
 
-def unpack_value(payload: Any, buffers: Buffers, name: str) -> Any:
-    """Rebuild what a call returned.
-
-    Raises:
-        PicklingError: It cannot be rebuilt here.
-    """
-    try:
-        return pickle.loads(payload, buffers=buffers)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise PicklingError(
-            f"the result of {name} arrived but cannot be rebuilt here ({type(error).__name__}: {error})",
-            path=f"the result of {name}",
-        ) from error
+def cannot_be_rebuilt(error: BaseException, name: str) -> PicklingError:
+    """The error for a result whose pickle arrived but does not load here."""
+    problem = PicklingError(
+        f"the result of {name} arrived but cannot be rebuilt here ({type(error).__name__}: {error})",
+        path=f"the result of {name}",
+    )
+    problem.__cause__ = error
+    return problem
 
 
 def unpack_failure(payload: Any, name: str, where: str) -> BaseException:

@@ -90,8 +90,10 @@ class Functions:
         return function
 
 
-def pack_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> tuple[bytes, Buffers]:
-    """Pickle the arguments of a call; large buffers stay where they are.
+def pack_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any], name: str, *, out_of_band: bool = True
+) -> tuple[bytes, Buffers]:
+    """Pickle the arguments of a call; large buffers stay where they are, unless *out_of_band* is false.
 
     Raises:
         PicklingError: Names the argument, and the path to what cannot travel.
@@ -102,7 +104,7 @@ def pack_arguments(args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> 
         return pickle.dumps((args, kwargs), 5), []
     buffers: Buffers = []
     try:
-        return _dumps((args, kwargs), buffers), buffers
+        return _dumps((args, kwargs), buffers if out_of_band else None), buffers
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -10,7 +10,18 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["Failure", "FileMeasure", "FunctionMeasure", "Source", "measure_source", "measure_sources", "read_files"]
+__all__ = [
+    "Failure",
+    "FileMeasure",
+    "FunctionMeasure",
+    "Source",
+    "by_complexity",
+    "by_length",
+    "by_nesting",
+    "measure_source",
+    "measure_sources",
+    "read_files",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,38 +150,66 @@ def _foremost(functions: list[FunctionMeasure], top: int) -> tuple[FunctionMeasu
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 Found: TypeAlias = list[tuple[str, FunctionNode]]
 
+BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
+FORKS = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)
+LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop, ast.alias)
 
-def _functions(tree: ast.AST, path: str) -> Iterator[FunctionMeasure]:
-    """Every function below a node. Each counts for itself: what a function defines inside is no part of it."""
+
+def _functions(tree: ast.Module, path: str) -> Iterator[FunctionMeasure]:
+    """Every function of a file. Each counts for itself: a function that is defined inside is no part of it."""
     waiting: Found = []
-    _walk(tree, "", waiting)
+    _walk(tree.body, "", waiting)
     while waiting:
         name, node = waiting.pop()
-        forks, nesting = _walk(node, f"{name}.", waiting)
+        forks, nesting = _walk(node.body, f"{name}.", waiting)
         lines = (node.end_lineno or node.lineno) - node.lineno + 1
         yield FunctionMeasure(path, node.lineno, name, lines, 1 + forks, nesting)
 
 
-BLOCKS = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.With, ast.AsyncWith, ast.Try, ast.TryStar, ast.Match)
-FORKS = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)
+def _walk(body: list[ast.stmt], prefix: str, functions: Found) -> tuple[int, int]:
+    """Count the forks of some statements and find how deep their blocks go; put the functions they define into a list.
 
-
-def _walk(top: ast.AST, prefix: str, functions: Found) -> tuple[int, int]:
-    """Count the forks below a node and find its deepest block; add the functions that it defines to the list.
-
-    A loop with a list of its own, because nothing limits how deep a source is nested, and because
-    hundreds of nodes stand behind each function.
+    The stack is a list, because sources may be nested more deeply than Python calls may.
     """
     forks = deepest = 0
-    stack: list[tuple[ast.AST, int, str]] = [(top, 0, prefix)]
+    stack: list[tuple[ast.AST, int, str]] = [(statement, 0, prefix) for statement in body]
     while stack:
-        node, depth, prefix = stack.pop()
-        kind = _KINDS[type(node)]
-        if kind.is_block:
+        node, depth, names = stack.pop()
+        if isinstance(node, FunctionNode):
+            functions.append((names + node.name, node))
+            continue
+        forks += _forks(node)
+        if isinstance(node, BLOCKS):
+            depth += 1
             deepest = max(deepest, depth)
-        if kind.forks:
-            forks += _forks(node)
-        for field in kind.fields:
-            value = getattr(node, field)
-            ...
+        elif isinstance(node, ast.ClassDef):
+            names += f"{node.name}."
+        elif_branch = _elif(node)
+        inner = (child for child in ast.iter_child_nodes(node) if not isinstance(child, LEAVES))
+        stack += [(child, depth - (child is elif_branch), names) for child in inner]
     return forks, deepest
+
+
+def _forks(node: ast.AST) -> int:
+    """How many ways more there are because of this node alone."""
+    if isinstance(node, FORKS):
+        return 1
+    if isinstance(node, ast.BoolOp):
+        return len(node.values) - 1
+    if isinstance(node, ast.comprehension):
+        return 1 + len(node.ifs)
+    if isinstance(node, ast.match_case):
+        return 0 if _matches_everything(node) else 1
+    return 0
+
+
+def _matches_everything(case: ast.match_case) -> bool:
+    return case.guard is None and isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None
+
+
+def _elif(node: ast.AST) -> ast.If | None:
+    """The ``elif`` of an ``if``: to the parser that is an ``else`` with an ``if``, but it stands in the same column."""
+    match node:
+        case ast.If(orelse=[ast.If() as branch]) if branch.col_offset == node.col_offset:
+            return branch
+    return None

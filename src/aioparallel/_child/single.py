@@ -1,0 +1,58 @@
+"""One call in a process that somebody else keeps: what the ``anyio`` engine runs there."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from . import failures, packing
+from .current import Current, current
+from .streams import Loop
+from .wire import OK, RAISED
+from .worker import load_function
+
+_prepared: set[str] = set()
+_loop = Loop()
+
+Setup = tuple[str, dict[str, str], tuple[str, ...], "bytes | None"]
+"""The pool's key, environment, modules to import, initializer."""
+
+Who = tuple[int, str, int, int]
+"""Id of the call, name of the function, attempt, worker index."""
+
+
+def run(setup: Setup, who: Who, function: bytes, arguments: bytes) -> tuple[int, bytes]:
+    """Run a call; whatever happens, short of the end of the process, is returned."""
+    name = who[1]
+    current.set(Current(*who, None, lambda: False))
+    try:
+        _prepare(*setup)
+        fn = load_function(function)
+        args, kwargs = packing.loads_arguments(arguments, [])
+    except BaseException as error:
+        return RAISED, failures.pack_unloadable(error, f"{name}, or its arguments, or its worker's set-up,")
+    try:
+        value = fn(*args, **kwargs)
+        if hasattr(value, "__await__") and hasattr(value, "send"):
+            value = _loop.run(value, name)
+    except BaseException as error:
+        return RAISED, failures.pack(error)
+    return _pack(value, name)
+
+
+def _prepare(key: str, env: dict[str, str], preload: tuple[str, ...], initializer: bytes | None) -> None:
+    os.environ.update(env)
+    if key not in _prepared:
+        for module in preload:
+            __import__(module)
+        if initializer is not None:
+            load_function(initializer)()
+        _prepared.add(key)
+
+
+def _pack(value: Any, name: str) -> tuple[int, bytes]:
+    try:
+        return OK, packing.dumps_result(value, None)
+    except BaseException as error:
+        problem = packing.explain(value, error, f"the result of {name}", packing.dumps_by_value)
+        return RAISED, failures.pack(problem)
