@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["launch", "rotations", "run_case"]
 
 ROOT = Path(__file__).resolve().parent.parent
+GONE = (ProcessLookupError, PermissionError)
+"""What signalling a group gives when nothing of it runs; macOS says the second of zombies."""
 LEFTOVER_GRACE = 2.0
 """How long helper processes of a rival may outlive it, to clean up after it."""
 
@@ -119,7 +121,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + LEFTOVER_GRACE
         while time.monotonic() < deadline and _group_lives(process.pid):
             time.sleep(0.005)
-    with suppress(ProcessLookupError):
+    with suppress(*GONE):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -127,7 +129,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 def _group_lives(group: int) -> bool:
     try:
         os.killpg(group, 0)
-    except ProcessLookupError:
+    except GONE:
         return False
     return not _only_zombies(group)
 

@@ -6,6 +6,7 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from enum import EnumMeta
 from typing import Any
 
 from .wire import OUT_OF_BAND
@@ -36,11 +37,42 @@ class Unpicklable(Exception):
 
 def dumps_by_value(value: Any, buffers: Buffers | None = None) -> bytes:
     """Pickle, and carry what the other side cannot import by value."""
-    import cloudpickle  # costs 5 ms to import, and most workers never need it
+    return dumps_with(pickler(), value, buffers)
 
+
+def dumps_with(kind: Any, value: Any, buffers: Buffers | None) -> bytes:
+    """Pickle with a class that :func:`pickler` made, or one derived from it."""
     file = io.BytesIO()
-    cloudpickle.Pickler(file, protocol=5, buffer_callback=_collector(buffers)).dump(value)
+    kind(file, protocol=5, buffer_callback=_collector(buffers)).dump(value)
     return file.getvalue()
+
+
+_pickler: Any = None
+
+
+def pickler() -> Any:
+    """The class of picklers that carry functions and classes by value when they must."""
+    global _pickler
+    if _pickler is None:
+        import cloudpickle  # costs 5 ms to import, and most workers never need it
+
+        class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+            def reducer_override(self, obj: Any) -> Any:
+                reduced = super().reducer_override(obj)
+                return _with_all_members(obj, reduced) if isinstance(obj, EnumMeta) else reduced
+
+        _pickler = Pickler
+    return _pickler
+
+
+def _with_all_members(kind: Any, reduced: Any) -> Any:
+    """Complete what cloudpickle makes of an enum: it forgets a flag's zero, and names that share a value."""
+    if not isinstance(reduced, tuple) or len(reduced) != 6:
+        return reduced  # it goes by reference
+    make, (bases, name, qualname, _, *others), (state, slots), *rest = reduced
+    members = {name: member.value for name, member in kind.__members__.items()}
+    state = {name: value for name, value in state.items() if name not in members}
+    return make, (bases, name, qualname, members, *others), (state, slots), *rest
 
 
 def loads_arguments(payload: bytes | memoryview, buffers: Buffers) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -34,9 +34,9 @@ def pending_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[SmartFutur
         if SmartFuture in kinds:
             found.update((item, None) for item in chain.from_iterable(level) if type(item) is SmartFuture)
         nested = {kind for kind in kinds - _ATOMS if _is_container(kind)}
-        below = [item for item in chain.from_iterable(level) if type(item) in nested] if nested else []
-        level = [item for item in below if id(item) not in seen]
-        seen.update(map(id, level))
+        below = {id(item): item for item in chain.from_iterable(level) if type(item) in nested} if nested else {}
+        level = [item for key, item in below.items() if key not in seen]
+        seen.update(below)
         level += [item.values() for item in level if type(item) is dict]
     return list(found)
 

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-import anyio
 from anyio.abc import TaskGroup
 
 from .._model.info import CallInfo, CallState
@@ -48,8 +47,8 @@ class Job:
         "_future",
         "_name",
         "_queued_at",
-        "_scope",
         "_settled_at",
+        "_task",
     )
 
     grace = math.inf  # as when a coroutine is awaited directly: its cleanup is waited for
@@ -59,7 +58,7 @@ class Job:
         self._future: SmartFuture[Any] | None = future
         self._name = getattr(awaitable, "__qualname__", type(awaitable).__qualname__)
         self._context = copy_context()
-        self._scope: anyio.CancelScope | None = None
+        self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
         self._queued_at = time.time()
         self._begun_at: float | None = None
@@ -76,8 +75,8 @@ class Job:
         if self._future is None:
             return False
         self._cancelled = True
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._task is not None:
+            self._task.cancel()  # once, as asyncio does it: the coroutine's cleanup may await
         return True
 
     def info(self) -> CallInfo:
@@ -99,10 +98,10 @@ class Job:
         if future is None or awaitable is None or self._cancelled:
             self.discard()
             return
+        self._task = asyncio.current_task()
         self._begun_at = time.time()
         try:
-            with anyio.CancelScope() as self._scope:
-                future._set_result(await awaitable)
+            future._set_result(await awaitable)
         except (Exception, SystemExit, KeyboardInterrupt) as error:
             future._set_exception(error)
         except asyncio.CancelledError:
@@ -127,7 +126,7 @@ class Job:
             self._awaitable.close()  # or it would warn that it was never awaited
 
     def _end(self) -> None:
-        future, self._future, self._awaitable = self._future, None, None
+        future, self._future, self._awaitable, self._task = self._future, None, None, None
         self._settled_at = time.time()
         if future is not None:
             future._set_cancelled()  # nothing happens if it has ended otherwise

@@ -250,9 +250,17 @@ class SmartFuture(Operators, Generic[T_co]):
             self._state = _CANCELLING  # first, for what stops the work may ask us again, or settle us
             if self._source is None or (self._loop is not None and self._loop.is_closed()):
                 self._set_cancelled()
-            elif not self._source.cancel() and self._state == _CANCELLING:
-                self._state = _PENDING
+            else:
+                self._ask_source(self._source)
         return self._state in {_CANCELLING, _CANCELLED}
+
+    def _ask_source(self, source: Source) -> None:
+        accepted = False
+        try:
+            accepted = source.cancel()
+        finally:
+            if not accepted and self._state == _CANCELLING:
+                self._state = _PENDING
 
     # -- callbacks --------------------------------------------------------------------------------
 
@@ -265,7 +273,7 @@ class SmartFuture(Operators, Generic[T_co]):
             fn: A plain function.
             context: The contextvars it runs in; a copy of the current ones by default.
         """
-        at_home(self._loop, self._watch, _Callback(fn, context or copy_context()))
+        at_home(self._loop, self._watch, _Callback(fn, copy_context() if context is None else context))
 
     def remove_done_callback(self, fn: Callable[[SmartFuture[T_co]], object]) -> int:
         """Do not call ``fn`` after all.

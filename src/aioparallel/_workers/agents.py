@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 from anyio.abc import Process, TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .. import _child
 from .._child.agent import MAX_MESSAGE, MESSAGE, OUTPUT
@@ -106,13 +106,14 @@ class Agent:
             await process.stdout.aclose()
         self._process = None
 
-    async def _write(self, process: Process, outgoing: Any) -> None:
+    async def _write(self, process: Process, outgoing: MemoryObjectReceiveStream[bytes]) -> None:
         assert process.stdin is not None, "opened with a pipe"
-        async for message in outgoing:
-            try:
-                await process.stdin.send(message)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return
+        with outgoing:
+            async for message in outgoing:
+                try:
+                    await process.stdin.send(message)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    return
 
     async def _read(self, process: Process, ready: anyio.Event, on_end: Callable[[], None]) -> None:
         assert process.stdout is not None, "opened with a pipe"

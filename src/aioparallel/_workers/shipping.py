@@ -7,8 +7,8 @@ the same, so a changed global or closure is never stale; equal pickles travel on
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import io
 import pickle
 import sys
 from collections.abc import Callable
@@ -141,34 +141,22 @@ def _dumps_alone(value: Any) -> bytes:
 
 
 def _dumps(value: Any, buffers: Buffers | None) -> bytes:
-    return _pickler_class().dumps(value, buffers)  # type: ignore[no-any-return]
+    return packing.dumps_with(_pickler(), value, buffers)
 
 
-_pickler: Any = None
+@functools.cache
+def _pickler() -> Any:
+    """A pickler that sends a decorated function by its name, and its decorator not at all."""
 
+    class Pickler(packing.pickler()):  # type: ignore[misc]
+        def reducer_override(self, obj: Any) -> Any:
+            if type(obj) is FunctionType:
+                found = packing.reference(obj)
+                if found is not None and found[2] and importable(found[0]):
+                    return packing.resolve, found
+            return super().reducer_override(obj)
 
-def _pickler_class() -> Any:
-    """A cloudpickle pickler that also carries by value what only this process can import."""
-    global _pickler
-    if _pickler is None:
-        import cloudpickle  # not before something needs it: it takes 5 ms
-
-        class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
-            @classmethod
-            def dumps(cls, value: Any, buffers: Buffers | None) -> bytes:
-                file = io.BytesIO()
-                cls(file, protocol=5, buffer_callback=packing._collector(buffers)).dump(value)
-                return file.getvalue()
-
-            def reducer_override(self, obj: Any) -> Any:
-                if type(obj) is FunctionType:
-                    found = packing.reference(obj)
-                    if found is not None and found[2] and importable(found[0]):
-                        return packing.resolve, found
-                return super().reducer_override(obj)
-
-        _pickler = Pickler
-    return _pickler
+    return Pickler
 
 
 _importable: dict[str, bool] = {}

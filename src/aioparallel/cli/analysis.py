@@ -7,29 +7,19 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
-from pathlib import Path
 from typing import TypeAlias
 
+from .files import Failure, Source
+
 __all__ = [
-    "Failure",
     "FileMeasure",
     "FunctionMeasure",
-    "Source",
     "by_complexity",
     "by_length",
     "by_nesting",
     "measure_source",
     "measure_sources",
-    "read_files",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The text of one file, as it was read."""
-
-    path: str
-    text: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +64,6 @@ class FileMeasure:
     functions: int
     complexity: int
     foremost: tuple[FunctionMeasure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A file that could not be read or measured, and why."""
-
-    path: str
-    reason: str
-
-
-def read_files(folder: str, paths: Iterable[str]) -> list[Source | Failure]:
-    """Read some files of a folder."""
-    return [_read(folder, path) for path in paths]
-
-
-def _read(folder: str, path: str) -> Source | Failure:
-    try:
-        return Source(path, Path(folder, path).read_bytes())
-    except OSError as error:
-        return Failure(path, error.strerror or repr(error))
 
 
 def measure_sources(sources: Iterable[Source | Failure], top: int) -> list[FileMeasure | Failure]:

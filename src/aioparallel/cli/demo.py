@@ -1,6 +1,6 @@
-"""``aioparallel demo``: threads read the Python files of a folder, processes measure them, one process does it again.
+"""``aioparallel demo``: threads read the Python files of a folder, processes measure them, and one does it all again.
 
-It uses nothing but the public face of the package, and so shows how that is used.
+It uses the public face of the package only, and so shows how that is used.
 """
 
 from __future__ import annotations
@@ -9,27 +9,123 @@ import argparse
 import asyncio
 import json
 import os
-import stat
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
-from typing import Protocol, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from aioparallel import AioParallelError, ProcessExecutor, SmartFuture, ThreadExecutor, wait_any
 
 from . import CommandError
-from .analysis import Failure, FileMeasure, Source, measure_sources, read_files
+from .analysis import FileMeasure, measure_sources
+from .files import Failure, batches, find_files, read_files
 from .progress import Progress
 from .report import Report, Timings, as_json, as_text
 
 __all__ = ["add_arguments", "run"]
 
 THREADS = 4
-BATCH = 256_000
-"""How many bytes of files go into one call: a tenth of a second of work, beside which a call costs nothing."""
 
-OTHERS = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
-"""Folders whose files belong to others."""
+T = TypeVar("T")
+Batch: TypeAlias = list[str]
+Measured: TypeAlias = list[FileMeasure | Failure]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("folder", nargs="?", help="where the files are (default: this Python's standard library)")
+    parser.add_argument("--json", action="store_true", help="print the report for programs")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (default: the CPUs there are)")
+    parser.add_argument(
+        "--top", type=_positive, default=10, metavar="N", help="how many each ranking shows (default: 10)"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 on, got {text!r}")
+    return int(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure the files in parallel, then serially, and print a report."""
+    folder = options.folder or sysconfig.get_path("stdlib")
+    groups, closed = _look_into(folder)
+    seconds: dict[str, float] = {}
+    parallel, processes = asyncio.run(_in_parallel(folder, groups, options, seconds))
+    serial = _serially(folder, groups, options.top, seconds)
+    report = Report(
+        folder=folder,
+        files=[found for found in parallel if isinstance(found, FileMeasure)],
+        failures=[*closed, *(found for found in parallel if isinstance(found, Failure))],
+        timings=Timings(**seconds, threads=THREADS, processes=processes),
+        top=options.top,
+        agreed=parallel == serial,
+    )
+    print(json.dumps(as_json(report), indent=2) if options.json else as_text(report))
+    return 0
+
+
+def _look_into(folder: str) -> tuple[list[Batch], list[Failure]]:
+    """The files to be measured, in batches, and the folders that are closed to us."""
+    if not os.path.isdir(folder):
+        raise CommandError(f"{folder} is not a folder" if os.path.exists(folder) else f"{folder} does not exist")
+    files, closed = find_files(folder)
+    if not files:
+        raise CommandError(f"there are no Python files in {folder}")
+    return list(batches(files)), closed
+
+
+async def _in_parallel(
+    folder: str, groups: list[Batch], options: argparse.Namespace, seconds: dict[str, float]
+) -> tuple[Measured, int]:
+    """Read in threads, then measure in processes; say also how many processes that were."""
+    files = sum(map(len, groups))
+    with _timed(seconds, "parallel"):
+        async with ThreadExecutor(THREADS) as threads, ProcessExecutor(options.workers) as processes:
+            with _timed(seconds, "read"), Progress("Reading", files) as progress:
+                reads = {threads.submit(read_files, folder, group): group for group in groups}
+                sources = await _all(reads, progress)
+            with _timed(seconds, "measure"), Progress("Measuring", files) as progress:
+                measures = {
+                    processes.submit(measure_sources, group, options.top): [source.path for source in group]
+                    for group in sources
+                }
+                measured = await _all(measures, progress)
+            workers = processes.status().workers
+    return _flat(measured), workers
+
+
+async def _all(calls: Mapping[SmartFuture[list[T | Failure]], Batch], progress: Progress) -> list[list[T | Failure]]:
+    """What the calls return, as they end. The files of a call whose worker is lost are failures, and the rest goes on."""
+    results: list[list[T | Failure]] = []
+    async for call in wait_any(calls):
+        try:
+            results.append(await call)
+        except AioParallelError as error:
+            results.append([Failure(path, str(error)) for path in calls[call]])
+        progress.advance(len(calls[call]))
+    return results
+
+
+def _serially(folder: str, groups: list[Batch], top: int, seconds: dict[str, float]) -> Measured:
+    """The same work, here and now."""
+    measured: list[Measured] = []
+    with _timed(seconds, "serial"), Progress("Once more, serially", sum(map(len, groups))) as progress:
+        for group in groups:
+            measured.append(measure_sources(read_files(folder, group), top))
+            progress.advance(len(group))
+    return _flat(measured)
+
+
+def _flat(groups: list[Measured]) -> Measured:
+    """All in the order of their paths: calls end in any order."""
+    return sorted((found for group in groups for found in group), key=lambda found: found.path)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    begun = perf_counter()
+    yield
+    seconds[what] = perf_counter() - begun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from time import monotonic
-from typing import TextIO
+from typing import Self, TextIO
 
 __all__ = ["Progress"]
 
@@ -40,8 +40,11 @@ class Progress:
             self._next = now + self._interval
             self._tell()
 
-    def finish(self) -> None:
-        """Tell how it ended, and leave the line to others."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Tell how far it came, and leave the line to others."""
         self._tell()
         if self._is_terminal:
             self._stream.write("\n")

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from heapq import nsmallest
 from typing import Any
 
-from .analysis import Failure, FileMeasure, FunctionMeasure, by_complexity, by_length, by_nesting
+from .analysis import FileMeasure, FunctionMeasure, by_complexity, by_length, by_nesting
+from .files import Failure
 
 __all__ = ["Report", "Timings", "as_json", "as_text"]
 
@@ -127,8 +128,8 @@ def _mean(totals: dict[str, int]) -> float:
     return totals["complexity"] / max(1, totals["functions"])
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, ending: str = "s") -> str:
+    return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
 def _functions(title: str, functions: list[FunctionMeasure], field: str) -> list[str]:
@@ -158,7 +159,7 @@ def _failures(failures: Sequence[Failure]) -> list[str]:
 def _timings(timings: Timings) -> list[str]:
     rows = [
         (f"reading, in {_count(timings.threads, 'thread')}", timings.read),
-        (f"measuring, in {_count(timings.processes, 'process').replace('processs', 'processes')}", timings.measure),
+        (f"measuring, in {_count(timings.processes, 'process', 'es')}", timings.measure),
         ("all of it, with starting and ending these", timings.parallel),
         ("the same work, one file after another", timings.serial),
     ]
