@@ -20,7 +20,7 @@ import time
 from struct import Struct
 from typing import Any, NoReturn
 
-from . import tree, worker
+from . import stacks, tree, worker
 from .page import Page, create
 
 MESSAGE = Struct("<I")
@@ -39,7 +39,9 @@ class Child:
         self.serial = serial
         self.pid = pid
         self.mark = mark
+        self.page_path = page_path
         self.page = Page(page_path)
+        self.stack = ""
         self.outputs = outputs
         self.end: dict[str, Any] | None = None
         self.ended_at = 0.0
@@ -196,9 +198,12 @@ class Agent:
         if child is None or child.end is not None:
             return
         number = message["call"]
+        if message["stack"]:
+            child.stack = stacks.take(child.pid, child.page_path)
         if number is None or self._stop_and_look(child) == number:
             tree.kill(child.pid, child.mark)
         else:
+            child.stack = ""
             os.kill(child.pid, signal.SIGCONT)
             self._say(ev="spared", serial=child.serial, call=number)
 
@@ -235,6 +240,7 @@ class Agent:
             "signal": _signal_name(os.WTERMSIG(status)) if killed else None,
             "exitcode": None if killed else os.WEXITSTATUS(status),
             "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+            "stack": child.stack,
             "oom": tree.out_of_memory() if killed else None,
         }
 
@@ -246,6 +252,7 @@ class Agent:
                     self._close_output(descriptor)
                 del self.children[child.pid]
                 child.page.close()
+                stacks.forget(child.page_path)
                 assert child.end is not None, "that is what was asked"
                 self._say(ev="gone", **child.end)
 

@@ -19,3 +19,12 @@ class Current(NamedTuple):
 
 
 current: ContextVar[Current | None] = ContextVar("aioparallel_current", default=None)
+
+borrowed = False
+"""Whether this process runs calls for an executor in another one, although it imported us under our own name."""
+
+
+def borrow_process() -> None:
+    """Say that this process, which somebody else started, is now a worker."""
+    global borrowed
+    borrowed = True

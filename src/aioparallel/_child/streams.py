@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 
@@ -26,13 +27,25 @@ class Loop:
 
     def __init__(self) -> None:
         self._runner: Any = None
+        self._shared = False
+        self._lock = Lock()
+
+    def share(self) -> None:
+        """Several threads will use the loop, so it gets one of its own."""
+        self._shared = True
 
     def run(self, coroutine: Any, name: str) -> Any:
         """Run a coroutine to its end; tasks that it leaves behind are cancelled and reported."""
         import asyncio
 
-        if self._runner is None:
-            self._runner = asyncio.Runner()
+        with self._lock:
+            if self._runner is None:
+                self._runner = asyncio.Runner()
+                if self._shared:
+                    Thread(target=self._runner.get_loop().run_forever, daemon=True).start()
+        if self._shared:
+            loop = self._runner.get_loop()
+            return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
         return self._runner.run(self._alone(coroutine, name))
 
     async def _alone(self, coroutine: Any, name: str) -> Any:
@@ -51,8 +64,8 @@ class Loop:
                 print(f"{name} left {len(left)} tasks behind; they were cancelled: {names}", file=sys.stderr)
 
     def close(self) -> None:
-        """Close the loop, if there is one."""
-        if self._runner is not None:
+        """Close the loop, if there is one that no other thread runs."""
+        if self._runner is not None and not self._shared:
             self._runner.close()
             self._runner = None
 

@@ -31,9 +31,9 @@ OUT_OF_BAND = 64 * 1024
 """Buffers of at least so many bytes are not copied into the pickle."""
 
 # Kinds of frames, to a worker ...
-SETUP, FUNCTIONS, CALLS, BYE = 1, 2, 3, 4
+SETUP, FUNCTIONS, CALLS, BYE, FORGET = 1, 2, 3, 4, 5
 # ... and from it
-HELLO, READY, UNREADY, ANSWERS = 11, 12, 13, 14
+HELLO, READY, UNREADY, ANSWERS, LOG, FULL = 11, 12, 13, 14, 15, 16
 
 # Verbs of a call
 RUN, STREAM_OPEN, STREAM_NEXT, STREAM_CLOSE = 0, 1, 2, 3

@@ -23,8 +23,9 @@ from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 
-from . import failures, packing, wire
+from . import failures, packing, stacks, wire
 from .current import Current, current
+from .logs import Logs
 from .page import OUTBOX, Page
 from .streams import Streams
 from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
@@ -45,6 +46,7 @@ class Link:
         self._buffer = bytearray(RECEIVE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
+        self._sending = Lock()
         self.socket.sendall(token)
 
     def frames(self) -> Iterator[tuple[int, memoryview]]:
@@ -66,10 +68,16 @@ class Link:
             yield kind, body
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
-        """Send one frame."""
-        self.socket.sendall(FRAME.pack(sum(map(len, parts)), kind) + (bytes(parts[0]) if parts else b""))
-        for part in parts[1:]:
-            self.socket.sendall(part)
+        """Send one frame; any thread may."""
+        with self._sending:
+            self.socket.sendall(FRAME.pack(sum(map(len, parts)), kind) + (bytes(parts[0]) if parts else b""))
+            for part in parts[1:]:
+                self.socket.sendall(part)
+
+    def send_framed(self, frame: memoryview) -> None:
+        """Send what has its header already."""
+        with self._sending:
+            self.socket.sendall(frame)
 
     def _fill(self, wanted: int) -> bool:
         """Have so many bytes in the buffer; ``False`` when the other side is gone."""
@@ -132,7 +140,7 @@ class Outbox:
         """Send everything. A kill in between leaves answers twice, never not at all."""
         if self._length:
             FRAME.pack_into(self._page.framed_box, 0, self._length, wire.ANSWERS)
-            self._link.socket.sendall(self._page.framed_box[: FRAME.size + self._length])
+            self._link.send_framed(self._page.framed_box[: FRAME.size + self._length])
             self._page.commit(0)
             self._length = 0
 
@@ -161,8 +169,9 @@ class Worker:
         self.functions: dict[int, Any] = {}
         self.names: dict[int, str] = {}
         self._threads: list[Thread] = []
-        self._queue: SimpleQueue[Record | None] = SimpleQueue()
-        self._sending = Lock()
+        self._queue: SimpleQueue[Record] = SimpleQueue()
+        self._logs: Logs | None = None
+        self._max_memory: int | None = None
 
     # Life
 
@@ -176,6 +185,9 @@ class Worker:
             elif kind == wire.SETUP:
                 if not self._set_up(pickle.loads(body)):
                     return
+            elif kind == wire.FORGET:
+                self.functions.clear()
+                self.names.clear()
             elif kind == wire.BYE:
                 return
             else:
@@ -186,6 +198,8 @@ class Worker:
             sys.path[:] = setup["path"]
             sys.argv[:] = setup["argv"]
             self.host = setup["host"]
+            self._max_memory = setup["max_memory"]
+            self._logs = Logs(setup["levels"], lambda packed: self.link.send(wire.LOG, packed))
             for module in setup["preload"]:
                 __import__(module)
             if setup["initializer"] is not None:
@@ -193,11 +207,16 @@ class Worker:
         except BaseException as error:
             self.link.send(wire.UNREADY, failures.text(error).encode(errors="replace"))
             return False
-        for thread in range(setup["threads"] if setup["threads"] > 1 else 0):
-            self._threads.append(Thread(target=self._serve_thread, args=(thread,), daemon=True))
-            self._threads[-1].start()
+        if setup["threads"] > 1:
+            self._start_threads(setup["threads"])
         self.link.send(wire.READY)
         return True
+
+    def _start_threads(self, count: int) -> None:
+        self.streams.loop.share()
+        for thread in range(count):
+            self._threads.append(Thread(target=self._serve_thread, args=(thread,), daemon=True))
+            self._threads[-1].start()
 
     def _learn(self, body: memoryview) -> None:
         """Keep a function's pickle; it is loaded by the first call, so that its failure is that call's."""
@@ -245,19 +264,27 @@ class Worker:
             now = then
         page.end()
         outbox.flush()
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Between calls: say that this worker has grown too large, and should be replaced."""
+        if self._max_memory is not None and memory() > self._max_memory:
+            self._max_memory = None
+            self.link.send(wire.FULL)
 
     def _serve_thread(self, thread: int) -> None:
         """One of several threads that take calls; each answer is sent at once."""
-        while (record := self._queue.get()) is not None:
+        while True:
+            record = self._queue.get()
             number, now = record[0], monotonic()
             if self.page.begin(number, now, thread):
                 ending, payload, buffers = WITHDRAWN, b"", []
             else:
                 ending, payload, buffers = self._run(record)
             head = ANSWER.pack(number, int((monotonic() - now) * 1e6), ending, len(buffers), len(payload))
-            with self._sending:
-                self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
+            self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
             self.page.end(thread)
+            self._check_memory()
 
     def _run(self, record: Record) -> tuple[int, bytes, list[memoryview]]:
         """Run one call; whatever it does, short of ending the process, becomes an answer."""
@@ -269,6 +296,8 @@ class Worker:
             fn, args, kwargs = self._load(function, payload, buffers, name)
         except _Unloadable as error:
             return RAISED, error.packed, []
+        if self._logs is not None and not self._logs.installed:
+            self._logs.install()
         try:
             if verb == wire.RUN:
                 value = fn(*args, **kwargs)
@@ -311,6 +340,17 @@ class _Unloadable(Exception):
         self.packed = packed
 
 
+def memory() -> int:
+    """The memory that this process has now, in bytes; where that is not known, what it had at most."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def load_function(pickled: bytes) -> Any:
     """A function from what :mod:`aioparallel._workers.shipping` made of it."""
     how, *what = pickle.loads(pickled)
@@ -319,6 +359,7 @@ def load_function(pickled: bytes) -> Any:
 
 def main(socket_path: str, page_path: str, token: bytes, index: int) -> None:
     """The life of a worker, in a process that the agent has just forked."""
+    stacks.listen(page_path)
     link = Link(socket_path, token)
     worker = Worker(link, Page(page_path), index)
     link.send(wire.HELLO, os.getpid().to_bytes(8, "little"))

@@ -175,6 +175,7 @@ class ProcessExecutor(Executor):
             **default_setup(),
             "preload": self.preload,
             "threads": self.threads_per_worker,
+            "max_memory": self.max_rss_per_worker,
             "initializer": self._packed_initializer(),
         }
 

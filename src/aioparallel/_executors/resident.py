@@ -20,9 +20,10 @@ import anyio
 from .._child import wire
 from .._child.page import Page
 from .._child.wire import ANSWER, CALL
-from .._model.call import Call, Ending, Phase
+from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import WorkerLostError, WorkerStartError
 from .._policy.ledger import Halt, Place, Retire, Seat, Spawn, WorkerEnd
+from .._workers import logs
 from .._workers.agents import Agent, private_folder, remove_folder
 from .._workers.link import Link, Listener
 from .._workers.output import Output
@@ -36,6 +37,8 @@ LOOK_SECONDS = 0.002
 """How often workers are looked at while a call is being stopped, or one waits behind another."""
 PATIENCE = 0.005
 """A call that runs so long lets nothing wait behind it."""
+MAX_KNOWN = 1000
+"""So many functions a worker keeps, before it forgets them all and learns anew what it needs."""
 EOF_SECONDS = 1.0
 MAX_AGENT_DEATHS = 3
 
@@ -212,6 +215,10 @@ class Resident:
             self.run.ledger.ready(carrier.seat)
             self._changed.set()
             self.pool._pump(self.run)
+        elif kind == wire.LOG:
+            logs.handle(body, carrier.name)
+        elif kind == wire.FULL:
+            self.pool._carry_out(self.run, self.run.ledger.wear_out(carrier.seat))
         elif kind == wire.UNREADY:
             carrier.start_failure = str(body, "utf-8", "replace")
         else:
@@ -309,6 +316,9 @@ class Resident:
         name = function.name.encode()
         head = wire.FUNCTION.pack(function.number, len(name))
         assert carrier.link is not None, "only a worker that is ready is given calls"
+        if len(carrier.known) >= MAX_KNOWN and not carrier.seat.pins and self.pool.threads_per_worker == 1:
+            carrier.link.send(wire.FORGET, [b""])
+            carrier.known.clear()
         carrier.link.send(wire.FUNCTIONS, [head + name + function.packed])
         carrier.known.add(function.number)
 
@@ -390,16 +400,20 @@ class Resident:
         for call in carrier.halting:
             if self.pool.threads_per_worker > 1:
                 self._halt_thread(carrier, call)
-            elif call.seq == number and number not in carrier.asked and self._agent is not None:
+            elif call.seq == number and number not in carrier.asked:
                 carrier.asked.add(number)
-                self._agent.say(op="kill", serial=carrier.serial, call=number)
+                self._kill(carrier, number, stack=call.stop is Stop.TIMEOUT)
 
     def _halt_thread(self, carrier: Carrier, call: Call) -> None:
         """A thread cannot be killed alone: a cancelled call is asked, an overdue one takes the worker along."""
-        overdue = call.stop is not None and call.stop.name == "TIMEOUT"
-        if overdue and call.seq not in carrier.asked and self.began(call) is not None and self._agent is not None:
+        if call.stop is Stop.TIMEOUT and call.seq not in carrier.asked and self.began(call) is not None:
             carrier.asked.add(call.seq)
-            self._agent.say(op="kill", serial=carrier.serial, call=None)
+            self._kill(carrier, None, stack=True)
+
+    def _kill(self, carrier: Carrier, number: int | None, *, stack: bool = False) -> None:
+        """Have the agent kill a worker: at any rate, or only while it runs this call."""
+        if self._agent is not None:
+            self._agent.say(op="kill", serial=carrier.serial, call=number, stack=stack)
 
     def _free_what_waits(self, carrier: Carrier, number: int) -> None:
         """The worker is in a long call: fetch the answers before it, and let the calls behind it go elsewhere.
@@ -437,8 +451,8 @@ class Resident:
             self._insist(carrier)
 
     def _insist(self, carrier: Carrier) -> None:
-        if not carrier.finished and carrier.end is None and self._agent is not None:
-            self._agent.say(op="kill", serial=carrier.serial, call=None)
+        if not carrier.finished and carrier.end is None:
+            self._kill(carrier, None)
 
     def _on_event(self, message: dict[str, Any]) -> None:
         carrier = self.carriers.get(message["serial"])
@@ -516,6 +530,7 @@ def _lost_error(carrier: Carrier, call: Call | None, running_for: float | None) 
         max_rss=end.get("max_rss"),
         out_of_memory=end.get("oom"),
         last_output=carrier.output.last,
+        stack=end.get("stack", ""),
     )
     if call is None and carrier.start_failure:
         error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
@@ -531,6 +546,7 @@ def _remove(path: str) -> None:
 
 def default_setup() -> dict[str, Any]:
     """What a worker is told of this process before anything else."""
-    return {"path": [entry or os.getcwd() for entry in sys.path], "argv": list(sys.argv), "host": None}
+    path = [entry or os.getcwd() for entry in sys.path]
+    return {"path": path, "argv": list(sys.argv), "host": None, "levels": logs.levels()}
 
 

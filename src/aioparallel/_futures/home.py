@@ -117,9 +117,9 @@ class Job:
         self._close()
         self._end()
 
-    def spawn_in(self, group: TaskGroup, run: Callable[[Job], Coroutine[Any, Any, None]]) -> None:
+    def spawn_in(self, group: TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:
         """Start a task for this job, in the job's context."""
-        self._context.run(lambda: group.start_soon(run, self, name=self._name))
+        self._context.run(lambda: group.start_soon(lambda: coroutine, name=self._name))
 
     def _close(self) -> None:
         if isinstance(self._awaitable, Coroutine):
@@ -135,25 +135,22 @@ class Job:
 class _Home:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs = 0
-        self._early: list[Job] = []  # given to us before our task group was there
+        self._jobs: dict[Job, Coroutine[Any, Any, None]] = {}
         self._group: TaskGroup | None = None
         self._empty = asyncio.Event()
         self._supervisor = Supervisor(self._serve, "aioparallel home", on_done=self._on_done)
 
     def start(self, job: Job) -> None:
-        self._jobs += 1
-        if self._group is None:
-            self._early.append(job)
-        else:
-            job.spawn_in(self._group, self._run)
+        self._jobs[job] = self._run(job)
+        if self._group is not None:
+            job.spawn_in(self._group, self._jobs[job])
 
     async def _serve(self, supervisor: Supervisor) -> None:
         self._group = supervisor.group
         assert self._group is not None, "the supervisor runs us inside its group"
         try:
-            while self._early:
-                self._early.pop().spawn_in(self._group, self._run)
+            for job, coroutine in list(self._jobs.items()):
+                job.spawn_in(self._group, coroutine)
             await self._empty.wait()
         finally:
             self._forget()
@@ -162,20 +159,20 @@ class _Home:
         try:
             await job.run()
         finally:
-            self._jobs -= 1
+            del self._jobs[job]
             if not self._jobs:
                 self._forget()  # before our task ends: whatever comes now opens a new home
                 self._empty.set()
 
+    def _on_done(self) -> None:
+        self._forget()
+        for job, coroutine in self._jobs.items():
+            coroutine.close()  # a task that is cancelled before its first step never enters its coroutine
+            job.discard()
+
     def _forget(self) -> None:
         if _homes.get(self._loop) is self:
             del _homes[self._loop]
-
-    def _on_done(self) -> None:
-        # Cancelled before its first step, a task never enters its coroutine.
-        self._forget()
-        while self._early:
-            self._early.pop().discard()
 
 
 _homes: dict[AbstractEventLoop, _Home] = {}

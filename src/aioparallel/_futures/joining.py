@@ -28,7 +28,7 @@ class Join:
         loop: Where the dependent lives; by default the running loop.
     """
 
-    __slots__ = ("_callback", "_context", "_loop", "_pending", "_stopping")
+    __slots__ = ("_callback", "_context", "_loop", "_pending")
 
     def __init__(
         self,
@@ -39,7 +39,6 @@ class Join:
         self._callback: Callable[[BaseException | None], object] | None = callback
         self._context = copy_context()
         self._loop = loop or running_loop()
-        self._stopping = 0
         self._pending: dict[SmartFuture[Any], None] = {}
         here = [future._here(self._loop) for future in futures]
         failed = next((future for future in here if future.done() and not future._succeeded()), None)
@@ -80,14 +79,16 @@ class Join:
             callback(error)
 
     def _leave(self, stopped: Callable[[], object] | None) -> None:
-        def one_less(_: SmartFuture[Any] | None = None) -> None:
-            self._stopping -= 1
-            if not self._stopping and stopped is not None:
-                stopped()
-
         pending, self._pending = self._pending, {}
         stopping = [future for future in pending if future._leave(self._on_settled)]
-        self._stopping = len(stopping) + 1
+        running = len(stopping) + 1
+
+        def one_less(_: object = None) -> None:
+            nonlocal running
+            running -= 1
+            if not running and stopped is not None:
+                soon(self._loop, self._context, stopped)
+
         for future in stopping:
             future._watch(one_less)
         one_less()

@@ -126,6 +126,7 @@ class WorkerLostError(AioParallelError):
         max_rss: The worker's peak memory, in bytes.
         out_of_memory: Evidence of the out-of-memory killer; ``None`` when there is none.
         last_output: The last lines that the worker wrote.
+        stack: Where the call was in Python, if it was stopped by us.
     """
 
     call: str | None = None
@@ -138,6 +139,7 @@ class WorkerLostError(AioParallelError):
     max_rss: int | None = None
     out_of_memory: str | None = None
     last_output: str = ""
+    stack: str = ""
 
     def __str__(self) -> str:
         said = super().__str__()

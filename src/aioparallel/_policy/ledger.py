@@ -106,6 +106,8 @@ class Seat:
         function: The function of the calls it was given last.
         pinned: Calls that only this worker can run: the next step of a stream that lives there.
         pins: How many streams live there.
+        ended: How many calls it has ended.
+        worn: Whether it is to be replaced as soon as it holds nothing.
         carrier: What the executor talks to; the ledger never looks at it.
     """
 
@@ -119,6 +121,7 @@ class Seat:
     pins: int = 0
     last_seq: int = 0
     ended: int = 0
+    worn: bool = False
     carrier: Any = None
 
     def __str__(self) -> str:
@@ -354,6 +357,11 @@ class Ledger:
         steps += self._freed(seat)
         return steps
 
+    def wear_out(self, seat: Seat) -> list[Instruction]:
+        """A worker has become too large: it takes no further calls, and ends when it holds none."""
+        seat.worn = True
+        return self._freed(seat)
+
     def gone(
         self, seat: Seat, running: Iterable[int], error: Callable[[Call | None], WorkerLostError], now: float
     ) -> list[Instruction]:
@@ -466,7 +474,7 @@ class Ledger:
     ) -> None:
         """The call was running when its worker ended: because of it, or because we stopped it."""
         if call.stop is Stop.TIMEOUT:
-            timeout = TaskTimeoutError(call=call.name, timeout=call.options.timeout)
+            timeout = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=error(call).stack)
             self._failed(call, timeout, settled, steps, now, 0.5)
             return
         if call.stop is Stop.CANCEL:
@@ -599,7 +607,8 @@ class Ledger:
             return seat.width + seat.spare - len(seat.held)
         full: int = function.costs.calls_per_frame() if function is not None else 1
         fair = -(-self._shared // (2 * self._ready))
-        return max(1, min(full, fair))
+        life = int(min(full, self._max_tasks - seat.ended - len(seat.held)))
+        return max(1, min(full, fair, life))
 
     def _hand_over(self, seat: Seat, calls: list[Call]) -> None:
         seq = seat.last_seq
@@ -622,7 +631,7 @@ class Ledger:
     def _offer(self, seat: Seat) -> None:
         """Note what a worker could be given now."""
         held = len(seat.held)
-        if seat.standing is not Standing.READY or seat.ended >= self._max_tasks:
+        if seat.standing is not Standing.READY or seat.worn:
             self._idle.pop(seat, None)
             self._ahead.pop(seat, None)
         elif held < seat.width + (seat.spare or 0):
@@ -638,11 +647,13 @@ class Ledger:
     def _takes_ahead(self, seat: Seat, held: int) -> bool:
         """Whether a busy worker may hold more: only if what it holds, and what comes, is short."""
         function = seat.function
-        return function is not None and held < min(MAX_HELD, 4 * function.costs.calls_per_frame() - 3)
+        most = min(MAX_HELD, 4 * function.costs.calls_per_frame() - 3) if function is not None else 0
+        return held < most and seat.ended + held < self._max_tasks
 
     def _freed(self, seat: Seat) -> list[Instruction]:
+        seat.worn = seat.worn or seat.ended >= self._max_tasks
         self._offer(seat)
-        if seat.standing is not Standing.READY or seat.ended < self._max_tasks:
+        if seat.standing is not Standing.READY or not seat.worn:
             return []
         if seat.held or seat.pins or seat.pinned:
             return []

@@ -98,7 +98,7 @@ async def _in_parallel(
 
 
 async def _all(calls: Mapping[SmartFuture[list[T | Failure]], Batch], progress: Progress) -> list[list[T | Failure]]:
-    """What the calls return, as they end. The files of a call whose worker is lost are failures, and the rest goes on."""
+    """What the calls return. When one loses its worker, its files become failures, and the others go on."""
     results: list[list[T | Failure]] = []
     async for call in wait_any(calls):
         try:

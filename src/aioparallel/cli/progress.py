@@ -26,6 +26,7 @@ class Progress:
         self._doing = doing
         self._total = total
         self._done = 0
+        self._told = -1
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._is_terminal = self._stream.isatty()
@@ -45,12 +46,14 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         """Tell how far it came, and leave the line to others."""
-        self._tell()
+        if self._told != self._done:
+            self._tell()
         if self._is_terminal:
             self._stream.write("\n")
             self._stream.flush()
 
     def _tell(self) -> None:
+        self._told = self._done
         line = f"{self._doing}: {self._done} of {self._total} files"
         self._stream.write(f"\r{line}\x1b[K" if self._is_terminal else f"{line}\n")
         self._stream.flush()

@@ -107,7 +107,7 @@ def as_text(report: Report) -> str:
         _functions("Most complex functions (ways through them)", report.foremost(by_complexity), "complexity"),
         _functions("Longest functions (lines)", report.foremost(by_length), "lines"),
         _functions("Most nested functions (blocks in blocks)", report.foremost(by_nesting), "nesting"),
-        ["Biggest files (lines)", *_ranked((file.lines, file.path, "") for file in report.biggest())],
+        _files("Biggest files (lines)", report.biggest()),
         _failures(report.failures),
         _timings(report.timings),
         [_verdict(report)],
@@ -117,11 +117,9 @@ def as_text(report: Report) -> str:
 
 def _headline(report: Report) -> str:
     totals = report.totals()
-    return (
-        f"{report.folder}\n"
-        f"{_count(len(report.files), 'Python file')}, {totals['size'] / 1e6:,.1f} MB: {_count(totals['lines'], 'line')} "
-        f"and {_count(totals['functions'], 'function')}, of complexity {_mean(totals):.1f} on average"
-    )
+    files = f"{_count(len(report.files), 'Python file')}, {totals['size'] / 1e6:,.1f} MB"
+    lines, functions = _count(totals["lines"], "line"), _count(totals["functions"], "function")
+    return f"{report.folder}\n{files}: {lines} and {functions}, of complexity {_mean(totals):.1f} on average"
 
 
 def _mean(totals: dict[str, int]) -> float:
@@ -135,6 +133,10 @@ def _count(number: int, noun: str, ending: str = "s") -> str:
 def _functions(title: str, functions: list[FunctionMeasure], field: str) -> list[str]:
     rows = ((getattr(one, field), f"{one.path}:{one.line}", one.name) for one in functions)
     return [title, *_ranked(rows)] if functions else []
+
+
+def _files(title: str, files: list[FileMeasure]) -> list[str]:
+    return [title, *_ranked((file.lines, file.path, "") for file in files)] if files else []
 
 
 def _ranked(rows: Iterable[tuple[int, str, str]]) -> list[str]:

@@ -103,10 +103,10 @@ class TestLastAwaiter:
         job.end(3)
         assert await job.future == 3
 
-    async def test_settled_and_cancelled_in_one_turn(self, work, wrapper, turns):
+    async def test_settled_and_cancelled_in_one_turn(self, work, turns):
         """An awaiter that is cancelled in the turn in which the future ends is cancelled; the work is not."""
         job = work()
-        task = asyncio.ensure_future(wrapper(job.future))
+        task = asyncio.ensure_future(job.future)
         await turns()
         job.end(3)
         task.cancel()

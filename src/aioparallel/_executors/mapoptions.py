@@ -1,0 +1,184 @@
+"""What a map may be asked for: the keywords, once, for every door that makes one."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
+
+from .._model.options import CallOptions, Retry
+
+__all__ = ["Errors", "MapKeywords", "MapOptions", "Shape", "checked_count", "with_map_options"]
+
+Errors = Literal["raise", "finish", "return"]
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class MapKeywords(TypedDict, total=False):
+    """The keywords as type checkers see them; :class:`MapOptions` says what they mean."""
+
+    chunksize: int | Literal["auto"]
+    prefetch: int | None
+    ordered: bool
+    star: bool | None
+    kwstar: bool
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any] | None
+    progress: Any
+    total: int | None
+    timeout: float | None
+    retry: Retry | int | None
+    idempotent: bool
+    priority: int
+    limit: Any
+
+
+class Shape(NamedTuple):
+    """How an item becomes a call's arguments.
+
+    ======  ======  ==============  ==============  ===================
+    star    kwstar  item            positional      keywords
+    ======  ======  ==============  ==============  ===================
+    False   False   value           value, *args    kwargs
+    True    False   values          *values, *args  kwargs
+    None    False   (ignored)       *args           kwargs
+    None    True    keywords        *args           kwargs | keywords
+    False   True    value, kw       value, *args    kwargs | kw
+    True    True    values, kw      *values, *args  kwargs | kw
+    ======  ======  ==============  ==============  ===================
+    """
+
+    star: bool | None
+    kwstar: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of one item's call.
+
+        Raises:
+            TypeError, ValueError: The item does not have the form that was announced.
+        """
+        star, kwstar, args, kwargs = self
+        if kwstar:
+            item, keywords = (None, item) if star is None else item
+            kwargs = {**kwargs, **keywords}
+        if star is None:
+            return args, kwargs
+        return ((*item, *args) if star else (item, *args)), kwargs
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """The options of one map.
+
+    Attributes:
+        chunksize: How many items travel together; ``"auto"`` decides by what the last ones took.
+        prefetch: How many items may be in flight or buffered. ``None``: twice as many as run at a time, more when they
+            are short, and while a slow item holds back the ordered results of others.
+        ordered: Results in input order; otherwise as they come.
+        errors: ``"raise"`` cancels the rest and raises the first failure, ``"finish"`` lets running items end before it
+            raises, ``"return"`` yields an :class:`~aioparallel.Outcome` for every item.
+        star: ``True``: an item is several positional arguments; ``None``: it is none.
+        kwstar: An item brings keyword arguments along, which win over ``kwargs`` (see :class:`Shape`).
+        args: Positional arguments of every call, after the item.
+        kwargs: Keyword arguments of every call.
+        progress: ``True`` or a label draws a bar; a callable is told of every item that ended; or a tqdm or rich object.
+        total: Stands in for the length of an input that has none.
+        timeout: Seconds from the start of an item's execution after which it is stopped.
+        retry: What to do when an item fails.
+        idempotent: The caller's word that an item may safely be run twice.
+        priority: Higher goes first.
+        limit: A :class:`~aioparallel.Limit` that must admit each item before it starts.
+    """
+
+    chunksize: int | Literal["auto"] = "auto"
+    prefetch: int | None = None
+    ordered: bool = True
+    errors: Errors = "raise"
+    star: bool | None = False
+    kwstar: bool = False
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] | None = None
+    progress: Any = False
+    total: int | None = None
+    timeout: float | None = None
+    retry: Retry | int | None = None
+    idempotent: bool = False
+    priority: int = 0
+    limit: Any = None
+
+    def __post_init__(self) -> None:
+        if self.errors not in {"raise", "finish", "return"}:
+            raise ValueError(f"errors={self.errors!r}: expected 'raise', 'finish' or 'return'")
+        if self.chunksize != "auto":
+            checked_count("chunksize", self.chunksize)
+        if self.prefetch not in {None, math.inf}:
+            checked_count("prefetch", self.prefetch)
+        if self.total is not None:
+            checked_count("total", self.total, least=0)
+        if not isinstance(self.args, (tuple, list)):
+            raise TypeError(f"args={self.args!r}: expected a tuple; for a single argument write ({self.args!r},)")
+        if not isinstance(self.kwargs, (Mapping, type(None))):
+            raise TypeError(f"kwargs={self.kwargs!r}: expected a dict")
+        if not (self.star is None or isinstance(self.star, bool)):
+            raise TypeError(f"star={self.star!r}: expected True, False or None")
+        self.call_options()
+
+    @classmethod
+    def of(cls, door: str, keywords: Mapping[str, Any], defaults: CallOptions | None = None) -> MapOptions:
+        """The options that a caller wrote.
+
+        Args:
+            door: The function that was called, for the error's text.
+            keywords: What was written.
+            defaults: Options of the executor's view, or of the decorated function.
+
+        Raises:
+            TypeError, ValueError: There is no such option, or its value makes no sense.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(keywords) - set(known))
+        if unknown:
+            raise TypeError(f"{door}() has no option {', '.join(unknown)} (there are {', '.join(known)})")
+        inherited = {} if defaults is None else {field.name: getattr(defaults, field.name) for field in fields(defaults)}
+        return cls(**{**inherited, **keywords})
+
+    def call_options(self) -> CallOptions:
+        """The options of each item's call."""
+        return CallOptions(**{field.name: getattr(self, field.name) for field in fields(CallOptions)})
+
+    def shape(self) -> Shape:
+        """How items become arguments."""
+        return Shape(self.star, self.kwstar, tuple(self.args), dict(self.kwargs or {}))
+
+
+def checked_count(name: str, value: Any, least: int = 1) -> int:
+    """The value, if it is a whole number and large enough."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")
+    return value
+
+
+def with_map_options(function: F) -> F:
+    """Show the keywords of a map in the signature of a function that takes them as ``**options``."""
+    signature = inspect.signature(function)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    known = {each.name for each in own}
+    options = [_parameter(field) for field in fields(MapOptions) if field.name not in known]
+    function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return function
+
+
+def _parameter(field: Any) -> inspect.Parameter:
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
+
+
+def checked_items(items: Any) -> Iterable[Any]:
+    """The input of a map, if it can be iterated over; does not begin to."""
+    kind = type(items)
+    if not any(hasattr(kind, name) for name in ("__aiter__", "__iter__", "__getitem__")):
+        raise TypeError(f"expected items to map over, sync or async, got {items!r}")
+    return items  # type: ignore[no-any-return]
