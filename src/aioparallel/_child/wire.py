@@ -16,9 +16,9 @@ from __future__ import annotations
 from struct import Struct
 
 FRAME = Struct("<QB")
-CALL = Struct("<QQIHBHQ")
+CALL = Struct("<QQIIBIQ")
 """Number on this worker, id of the call, function, attempt, verb, buffers, payload length."""
-ANSWER = Struct("<QIBHQ")
+ANSWER = Struct("<QQBIQ")
 """Number on this worker, microseconds, ending, buffers, payload length."""
 FUNCTION = Struct("<IH")
 """Number of the function, length of its name; then the name, then what :mod:`.packing` made of it."""

@@ -50,7 +50,7 @@ class Link:
         self.socket.sendall(token)
 
     def frames(self) -> Iterator[tuple[int, memoryview]]:
-        """Frames as they arrive; each body is only good until the next one is asked for."""
+        """Frames as they arrive; a body is only good until the next one is asked for, unless arrays may live in it."""
         while True:
             if not self._fill(FRAME.size):
                 return
@@ -65,7 +65,7 @@ class Link:
                 return
             body = self._view[self._start : self._start + length]
             self._start += length
-            yield kind, body
+            yield kind, memoryview(bytearray(body)) if length > wire.OUT_OF_BAND else body
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
         """Send one frame; any thread may."""
@@ -243,7 +243,7 @@ class Worker:
 
     def _run_calls(self, body: memoryview) -> None:
         if self._threads:
-            for record in self._records(memoryview(bytes(body)) if len(body) <= RECEIVE else body):
+            for record in self._records(memoryview(bytes(body)) if len(body) <= wire.OUT_OF_BAND else body):
                 self._queue.put(record)
             return
         outbox, page = self.outbox, self.page

@@ -15,7 +15,7 @@ from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
 from .._model.errors import WorkerStartError
 from .._model.options import CallOptions
-from .._policy.ledger import Halt, Ledger, Place, Retire, Spawn
+from .._policy.ledger import Halt, Ledger, Place, Retire, Seat, Spawn
 from .._workers.cpus import available_cpus
 from .._workers.shipping import Functions, pack_arguments
 from .pool import Executor, Run
@@ -53,6 +53,9 @@ class ProcessExecutor(Executor):
         env: Environment variables for the workers, or a function of the worker's index that
             returns them. They are set before anything is imported.
         preload: Names of modules that each worker imports before its first call.
+        min_workers: Start so many workers (at least one), the others when calls wait for one, and end those
+            that have nothing to do. ``None``: all of them are started at once, and stay.
+        idle_timeout: Seconds without a call after which a worker beyond ``min_workers`` ends.
         max_tasks_per_worker: Replace a worker after so many calls.
         max_rss_per_worker: Replace a worker, between calls, when its memory is larger (bytes).
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
@@ -77,6 +80,8 @@ class ProcessExecutor(Executor):
         initializer: Callable[[], object] | None = None,
         env: Environment | None = None,
         preload: Sequence[str] = (),
+        min_workers: int | None = None,
+        idle_timeout: float = 60.0,
         max_tasks_per_worker: int | None = None,
         max_rss_per_worker: int | None = None,
         grace: float = 5.0,
@@ -90,6 +95,8 @@ class ProcessExecutor(Executor):
         self.initializer = initializer
         self.env = env
         self.preload = tuple(preload)
+        self.min_workers = min_workers
+        self.idle_timeout = idle_timeout
         self.max_tasks_per_worker = max_tasks_per_worker
         self.max_rss_per_worker = max_rss_per_worker
         self._functions = Functions()
@@ -105,6 +112,10 @@ class ProcessExecutor(Executor):
                 raise ValueError(f"{option}={value!r}: expected a whole number of at least 1")
         if self.threads_per_worker > MAX_THREADS:
             raise ValueError(f"threads_per_worker={self.threads_per_worker}: at most {MAX_THREADS}")
+        if self.min_workers is not None and not 0 <= self.min_workers <= self.max_workers:
+            raise ValueError(f"min_workers={self.min_workers!r}: expected a number from 0 to max_workers, or None")
+        if not self.idle_timeout > 0:
+            raise ValueError(f"idle_timeout={self.idle_timeout!r}: expected seconds, more than 0")
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
         if self.engine == "anyio" and (self.threads_per_worker > 1 or self.max_tasks_per_worker or self.max_rss_per_worker):
@@ -114,7 +125,15 @@ class ProcessExecutor(Executor):
             )
 
     def _new_ledger(self) -> Ledger:
-        return Ledger(max_tasks=self.max_tasks_per_worker)
+        return Ledger(max_tasks=self.max_tasks_per_worker, vacant=self._seats()[self.first_workers :])
+
+    @property
+    def first_workers(self) -> int:
+        """How many workers are started when the pool opens."""
+        return self.max_workers if self.min_workers is None else max(1, self.min_workers)
+
+    def _seats(self) -> list[Seat]:
+        return [Seat(index, width=self.threads_per_worker, spare=None) for index in range(self.max_workers)]
 
     async def _open(self, run: Run) -> None:
         self._functions = Functions()

@@ -112,12 +112,20 @@ class Resident:
             WorkerStartError: None can be.
         """
         ledger = self.run.ledger
-        for index in range(self.pool.max_workers):
-            seat = Seat(index, width=self.pool.threads_per_worker, spare=None)
+        for seat in self.pool._seats()[: self.pool.first_workers]:
             self.pool._carry_out(self.run, ledger.add(seat))
         await self._until(lambda: ledger.start_error is not None or ledger.any_ready)
         if ledger.start_error is not None:
             raise ledger.start_error
+        if self.pool.min_workers is not None:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """From time to time, let workers end that have nothing to do."""
+        pool = self.pool
+        if not self.run.closing and pool.min_workers is not None:
+            pool._carry_out(self.run, self.run.ledger.shrink(time.time(), pool.idle_timeout, pool.min_workers))
+            self.run.loop.call_later(pool.idle_timeout / 4, self._shrink)
 
     async def close(self) -> None:
         """End every worker, politely first; leave no process and no file."""

@@ -108,6 +108,8 @@ class Seat:
         pins: How many streams live there.
         ended: How many calls it has ended.
         worn: Whether it is to be replaced as soon as it holds nothing.
+        surplus: Whether it ends because there is too little to do.
+        idle_since: When it ended its last call (``time.time``).
         carrier: What the executor talks to; the ledger never looks at it.
     """
 
@@ -122,6 +124,8 @@ class Seat:
     last_seq: int = 0
     ended: int = 0
     worn: bool = False
+    surplus: bool = False
+    idle_since: float = 0.0
     carrier: Any = None
 
     def __str__(self) -> str:
@@ -195,9 +199,10 @@ class Ledger:
 
     Args:
         max_tasks: Replace a worker after it ended so many calls.
+        vacant: Seats for which workers are started when calls wait for one.
     """
 
-    def __init__(self, *, max_tasks: int | None = None) -> None:
+    def __init__(self, *, max_tasks: int | None = None, vacant: Iterable[Seat] = ()) -> None:
         self.seats: dict[Seat, None] = {}
         self.counts = Counts()
         self.latencies = Latencies()
@@ -215,6 +220,8 @@ class Ledger:
         self._ahead: dict[Seat, None] = {}
         """Busy workers that may be sent short calls ahead."""
         self._ready = 0
+        self._starting = 0
+        self._vacant = list(vacant)
         self._pinned: set[Seat] = set()
         self._paused: set[Call] = set()
         self._start_failures = 0
@@ -237,7 +244,7 @@ class Ledger:
         if call.pin is not None and call.pin.standing is Standing.GONE:
             raise WorkerLostError(f"{call.name} cannot go on: its generator was lost with {call.pin}", call=call.name)
         self._push(call, front=False)
-        return bool(self._idle or self._pinned or (self._ahead and self._shared >= TOP_UP))
+        return bool(self._idle or self._pinned or self._vacant or (self._ahead and self._shared >= TOP_UP))
 
     def place(self) -> list[Instruction]:
         """Give queued calls to workers with room; to be called after every event."""
@@ -255,6 +262,8 @@ class Ledger:
             self._shared -= len(calls)
             self._hand_over(seat, calls)
             placed.append(Place(seat, calls))
+        while self._vacant and self._shared > self._starting:
+            placed += self.add(self._vacant.pop(0))
         return placed
 
     def cancel(self, call: Call) -> list[Instruction] | None:
@@ -308,11 +317,13 @@ class Ledger:
     def add(self, seat: Seat) -> list[Instruction]:
         """A worker is wanted."""
         self.seats[seat] = None
+        self._starting += 1
         return [Spawn(seat)]
 
     def ready(self, seat: Seat) -> None:
         """A worker has started and takes calls."""
         seat.standing = Standing.READY
+        self._starting -= 1
         self._ready += 1
         self._start_failures = 0
         self._offer(seat)
@@ -349,9 +360,10 @@ class Ledger:
                 self.counts.done += 1
                 settled.append((call, Verdict.OK, value))
             else:
-                self._ended_badly(call, ending, value, settled, steps, now, chance)
+                self._ended_badly(call, value, settled, steps, now, chance)
         if took:
             self._learn(seat, took)
+            seat.idle_since = now
         for call in reversed(back):
             self._push(call, front=True)
         steps += self._freed(seat)
@@ -361,6 +373,18 @@ class Ledger:
         """A worker has become too large: it takes no further calls, and ends when it holds none."""
         seat.worn = True
         return self._freed(seat)
+
+    def shrink(self, now: float, age: float, keep: int) -> list[Instruction]:
+        """Let workers end that have had nothing to do for *age* seconds, but keep so many."""
+        steps: list[Instruction] = []
+        for seat in list(self._idle):
+            if len(self.seats) - len(steps) <= keep:
+                break
+            if not (seat.held or seat.pins or seat.pinned) and now - seat.idle_since > age:
+                seat.surplus = True
+                self._leave(seat, Standing.RETIRING)
+                steps.append(Retire(seat))
+        return steps
 
     def gone(
         self, seat: Seat, running: Iterable[int], error: Callable[[Call | None], WorkerLostError], now: float
@@ -410,6 +434,8 @@ class Ledger:
         assert self._shared == len(queued), "shared is miscounted"
         ready = [seat for seat in self.seats if seat.standing is Standing.READY]
         assert self._ready == len(ready), "ready workers are miscounted"
+        starting = [seat for seat in self.seats if seat.standing is Standing.STARTING]
+        assert self._starting == len(starting), "starting workers are miscounted"
         queued += [call for seat in self.seats for call in seat.pinned]
         assert all(call.phase is Phase.QUEUED for call in queued)
         assert all(call.phase is Phase.PAUSED for call in self._paused)
@@ -427,18 +453,19 @@ class Ledger:
     def _ended_badly(
         self,
         call: Call,
-        ending: Ending,
         value: Any,
         settled: list[tuple[Call, Verdict, Any]],
         steps: list[Instruction],
         now: float,
         chance: float,
     ) -> None:
-        """It raised, or was to be stopped and ended by itself before that happened."""
-        if call.stop is Stop.CANCEL or ending is not Ending.OK:
-            self._failed(call, value, settled, steps, now, chance)
-        else:
-            self._settle(call, Verdict.OK, value, settled, now)
+        """It raised, or was to be stopped and ended by itself before that happened.
+
+        What arrives after the time was up is no result: the worker may have been disturbed already.
+        """
+        if call.stop is Stop.TIMEOUT:
+            value = TaskTimeoutError(call=call.name, timeout=call.options.timeout)
+        self._failed(call, value, settled, steps, now, chance)
 
     def _learn(self, seat: Seat, took: list[float]) -> None:
         seat.ended += len(took)
@@ -663,6 +690,7 @@ class Ledger:
     def _leave(self, seat: Seat, standing: Standing) -> None:
         """A worker takes no more calls."""
         self._ready -= seat.standing is Standing.READY
+        self._starting -= seat.standing is Standing.STARTING
         seat.standing = standing
         self._offer(seat)
 
@@ -697,7 +725,11 @@ class Ledger:
         if self._start_failures >= MAX_START_FAILURES and not self.any_ready:
             return self._give_up(error(None))
         fresh = Seat(seat.index, seat.width, seat.spare)
+        if seat.surplus:
+            self._vacant.append(fresh)
+            return []
         self.seats[fresh] = None
+        self._starting += 1
         return [Spawn(fresh, self._start_failures)]
 
     @property

@@ -12,68 +12,73 @@ from .._executors.stream import LocalSteps, Stream
 from .._futures.dataflow import pending_in, substitute
 from .._futures.home import Job
 from .._futures.loops import at_home, running_loop
-from .._futures.smart import SmartFuture
+from .._futures.smart import SmartFuture, failed, finished
 from .._futures.waiting import wait_all
 from .._model.call import function_name
-from .._model.shapes import Shape, shape_of
 
-__all__ = ["call", "stream"]
+__all__ = ["run_inline", "stream_inline"]
 
 Function = Callable[..., Any]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
 
-def call(fn: Function, args: Args, kwargs: Kwargs, loop: AbstractEventLoop | None) -> SmartFuture[Any]:
+def run_inline(fn: Function, args: Args, kwargs: Kwargs, loop: AbstractEventLoop | None = None) -> SmartFuture[Any]:
     """Run a call here and now, as far as that is possible.
 
-    On a thread without an event loop it is: the call has ended when this returns. On an event loop a
-    coroutine, or a call that waits for its arguments, becomes a task that starts at once.
+    A plain function has ended when this returns, and so has a coroutine where there is no event loop. On an
+    event loop coroutines, and calls that wait for their arguments, become tasks.
 
     Args:
         fn: The function.
-        args: Its positional arguments, with futures among them.
+        args: Its positional arguments; futures among them are awaited.
         kwargs: Its keyword arguments.
-        loop: Where coroutines run; without one, they run to their end on a loop made for that.
+        loop: The event loop for coroutines, by default the one that runs here.
     """
-    must_wait = any(not future.done() for future in pending_in(args, kwargs))
-    if loop is not None and (shape_of(fn) is Shape.COROUTINE or (must_wait and loop is running_loop())):
-        return _as_task(_later(fn, args, kwargs), function_name(fn), loop)
-    future: SmartFuture[Any] = SmartFuture(None, running_loop())
-    future._settle_by(copy_context().run, _now, fn, args, kwargs)
-    return future
+    loop = loop or running_loop()
+    futures = pending_in(args, kwargs)
+    if loop is not None and not all(future.done() for future in futures):
+        return _as_task(_later(fn, args, kwargs), fn, loop)
+    try:
+        value = copy_context().run(_begin, fn, args, kwargs)
+    except BaseException as error:  # it belongs to whoever awaits the call
+        return failed(error, loop)
+    if not isinstance(value, Coroutine):
+        return finished(value, loop)
+    return _as_task(value, fn, loop) if loop is not None else _to_the_end(value)
 
 
-def stream(fn: Function, args: Args, kwargs: Kwargs) -> Stream[Any]:
+def stream_inline(fn: Function, args: Args, kwargs: Kwargs) -> Stream[Any]:
     """The items of a generator function that is advanced here."""
-    steps = LocalSteps(lambda step: call(step, (), {}, running_loop()), fn, args, kwargs)
-    return Stream(steps, function_name(fn))
+    return Stream(LocalSteps(lambda step: run_inline(step, (), {}), fn, args, kwargs), function_name(fn))
 
 
-def _now(fn: Function, args: Args, kwargs: Kwargs) -> Any:
-    """Wait for the arguments and run the call, blocking this thread."""
+def _begin(fn: Function, args: Args, kwargs: Kwargs) -> Any:
     for future in pending_in(args, kwargs):
-        future.result()
+        future.result()  # blocks, where there is no event loop to wait on
     args, kwargs = substitute(args, kwargs)
-    value = fn(*args, **kwargs)
-    return asyncio.run(value) if isinstance(value, Coroutine) else value
+    return fn(*args, **kwargs)
 
 
 async def _later(fn: Function, args: Args, kwargs: Kwargs) -> Any:
-    """Await the arguments and run the call."""
     await wait_all(pending_in(args, kwargs))
-    args, kwargs = substitute(args, kwargs)
-    value = fn(*args, **kwargs)
+    value = _begin(fn, args, kwargs)
     return await value if isinstance(value, Coroutine) else value
 
 
-def _as_task(coroutine: Coroutine[Any, Any, Any], name: str, loop: AbstractEventLoop) -> SmartFuture[Any]:
+def _as_task(coroutine: Coroutine[Any, Any, Any], fn: Function, loop: AbstractEventLoop) -> SmartFuture[Any]:
     """A future of the coroutine, which runs on a loop that may be another thread's."""
-    coroutine.__qualname__ = name
+    coroutine.__qualname__ = function_name(fn)
     future: SmartFuture[Any] = SmartFuture(None, loop)
 
     def start() -> None:
         future._source = Job(coroutine, future)
 
     at_home(loop, start)
+    return future
+
+
+def _to_the_end(coroutine: Coroutine[Any, Any, Any]) -> SmartFuture[Any]:
+    future: SmartFuture[Any] = SmartFuture()
+    future._settle_by(asyncio.run, coroutine)
     return future

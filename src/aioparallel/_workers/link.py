@@ -145,7 +145,9 @@ class Link:
             if self._end - body < length:
                 break
             self._start = body + length
-            self._on_frame(kind, self._view[body : body + length])
+            frame = self._view[body : body + length]
+            # A value may be made of arrays that lie in the frame, and live on when the buffer is used again.
+            self._on_frame(kind, memoryview(bytearray(frame)) if length > wire.OUT_OF_BAND else frame)
         self._make_room()
 
     def _make_room(self) -> None:

@@ -45,8 +45,8 @@ Most complex functions (ways through them)
    2.       5  b/c.py:7  nested
 
 Longest functions (lines)
-   1.      90  a.py:7    long
-   2.      20  a.py:7    Class.complex
+   1.      90  a.py:7  long
+   2.      20  a.py:7  Class.complex
 
 Most nested functions (blocks in blocks)
    1.       4  b/c.py:7  nested
