@@ -52,16 +52,16 @@ format:
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
-# Rivals are installed one by one, so that one which cannot be installed is merely left out.
+# Rivals live in an environment of their own. They are installed one by one: what cannot be installed is left out.
 bench:
-	@.ci/venv $(VENV)
-	@$(PYTHON_OF_VENV) -c 'import tomllib; \
+	@.ci/venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -c 'import tomllib; \
 	print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["bench"], sep="\n")' | \
 	while read -r rival; do \
-	    $(PYTHON_OF_VENV) -m pip install --quiet --quiet --disable-pip-version-check "$$rival" || echo "Left out: $$rival"; \
+	    $(VENV)-bench/bin/python -m pip install --quiet --quiet --disable-pip-version-check "$$rival" || echo "Left out: $$rival"; \
 	done
-	$(PYTHON_OF_VENV) -m benchmarks $(ARGS)
+	$(VENV)-bench/bin/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-3.* build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* $(VENV)-bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

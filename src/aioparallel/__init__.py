@@ -1,9 +1,125 @@
-"""aioparallel"""
+"""Run Python functions in threads, processes, on remote hosts or on Ray, and await each call like any other future.
+
+The layers, each of which imports only what stands below it::
+
+    cli  blocking  joblib  testing   other doors, built on this face alone
+    _verbs                           what users say: decorators, maps, ambient executors
+    _executors                       where calls run: one file for each kind of pool
+    _workers                         what executors place calls on
+    _futures, _policy                the future; the decisions, without waiting, clocks or I/O
+    _model                           the vocabulary: calls, options, records, errors, contracts
+    _child                           what runs in workers: the standard library and cloudpickle
+
+This face holds every public name. A name is imported when it is first used, so that importing the package costs next to
+nothing, and says "aioparallel" for its module, so that tracebacks, documentation and pickles name it as users do.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._executors.process import ProcessExecutor
+    from ._executors.stream import Stream
+    from ._futures.smart import SmartFuture
+    from ._futures.waiting import later, wait_all, wait_any
+    from ._model.errors import (
+        AioParallelError,
+        CallCancelledError,
+        CallExitedError,
+        ExecutorClosedError,
+        HostError,
+        NotReadyError,
+        PicklingError,
+        PoisonTaskError,
+        PoolFullError,
+        RemoteError,
+        RemoteTraceback,
+        TaskTimeoutError,
+        WorkerLostError,
+        WorkerStartError,
+    )
+    from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
+    from ._model.options import Retry
+    from ._verbs.ambient import aclose, configure
+    from ._verbs.current import check_cancelled, current_call
+    from ._verbs.parallel import Parallel, parallelize
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "_executors.process": "ProcessExecutor",
+    "_executors.stream": "Stream",
+    "_futures.smart": "SmartFuture",
+    "_futures.waiting": "later wait_all wait_any",
+    "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError NotReadyError "
+    "PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback TaskTimeoutError WorkerLostError "
+    "WorkerStartError",
+    "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
+    "_model.options": "Retry",
+    "_verbs.ambient": "aclose configure",
+    "_verbs.current": "check_cancelled current_call",
+    "_verbs.parallel": "Parallel parallelize",
+}
+"""Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
+
+_HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for name in names.split()}
+
+__all__ = [
+    "AioParallelError",
+    "CallCancelledError",
+    "CallExitedError",
+    "CallInfo",
+    "CallState",
+    "CurrentCall",
+    "ExecutorClosedError",
+    "HostError",
+    "Method",
+    "NotReadyError",
+    "Outcome",
+    "Parallel",
+    "PicklingError",
+    "PoisonTaskError",
+    "PoolFullError",
+    "PoolStatus",
+    "ProcessExecutor",
+    "RemoteError",
+    "RemoteTraceback",
+    "Retry",
+    "SmartFuture",
+    "Stream",
+    "TaskTimeoutError",
+    "WorkerLostError",
+    "WorkerStartError",
+    "aclose",
+    "check_cancelled",
+    "configure",
+    "current_call",
+    "later",
+    "parallelize",
+    "wait_all",
+    "wait_any",
+]
 
 
-def __getattr__(name):
-    if name == "ProcessExecutor":
-        from ._executors.process import ProcessExecutor
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_module(_HOMES[name])
+    _adopt()
+    return globals()[name]
 
-        return ProcessExecutor
-    raise AttributeError(name)
+
+def _adopt() -> None:
+    """Take over the public names of all modules that have been imported by now, errors above all, and sign them."""
+    for name, home in _HOMES.items():
+        if name not in globals() and hasattr(sys.modules.get(home), name):
+            value = globals()[name] = getattr(sys.modules[home], name)
+            if value.__qualname__ == name:  # so that it is found again where it says it is
+                value.__module__ = __name__
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -4,24 +4,26 @@ It never runs the user's code. It forks workers on request, reaps them, kills ex
 one call it is told to, forwards what workers write, and ends everything when its lifeline,
 standard input, closes: then the executor is gone, however it went.
 
-Messages are JSON, one to a frame (u32 length, then ``J`` and the text, or ``O``, the
-worker's serial number, the stream and raw output). In: ``open``, ``fork``, ``kill``.
+Each is a frame: u32 length, then a message (see :mod:`.messages`), which on the way out has
+an ``M`` before it, or ``O``, the worker's serial number, the stream and raw output. In: ``open``, ``fork``, ``kill``.
 Out: ``ready``, ``forked``, ``spared``, ``gone``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
-import signal
 import sys
 import time
 from struct import Struct
-from typing import Any, NoReturn
 
-from . import stacks, tree, worker
+from . import messages, stacks, tree, worker
+from .lean import signal
 from .page import Page, create
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 MESSAGE = Struct("<I")
 OUTPUT = Struct("<cIB")
@@ -114,13 +116,13 @@ class Agent:
                 return False
             if len(self.unread) < MESSAGE.size + length:
                 break
-            message = json.loads(bytes(self.unread[MESSAGE.size : MESSAGE.size + length]))
+            message = messages.loads(bytes(self.unread[MESSAGE.size : MESSAGE.size + length]))
             del self.unread[: MESSAGE.size + length]
             getattr(self, f"_on_{message['op']}")(message)
         return True
 
     def _say(self, **message: Any) -> None:
-        self._queue(b"J" + json.dumps(message).encode())
+        self._queue(b"M" + messages.dumps(message))
 
     def _queue(self, body: bytes) -> None:
         self.unsent += MESSAGE.pack(len(body)) + body
@@ -150,7 +152,7 @@ class Agent:
     def _on_open(self, message: dict[str, Any]) -> None:
         self.folder = message["folder"]
         tree.adopt_orphans()
-        self._say(ev="ready", pid=os.getpid(), version=list(sys.version_info[:3]))
+        self._say(ev="ready", pid=os.getpid(), version=sys.version.partition(" ")[0])
 
     # Workers
 
@@ -183,7 +185,7 @@ class Agent:
             tree.die_with_parent(parent)
             _reset_signals()
             _redirect(out, err)
-            os.environ.update(message["env"])
+            os.environ.update(entry.split("=", 1) for entry in message["env"].split("\0") if entry)
             os.environ[tree.MARK] = message["token"]
             worker.main(os.path.join(self.folder, "s"), page_path, bytes.fromhex(message["token"]), index)
             code = 0
@@ -316,6 +318,8 @@ def _leave(code: int) -> NoReturn:
 
 
 def _signal_name(number: int) -> str:
+    import signal
+
     try:
         return signal.Signals(number).name
     except ValueError:

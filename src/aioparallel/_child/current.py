@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
-class Current(NamedTuple):
+class Current:
     """A call that runs in this worker."""
 
-    id: int
-    name: str
-    attempt: int
-    worker_index: int
-    host: str | None
-    is_cancelled: Callable[[], bool]
+    __slots__ = ("attempt", "host", "id", "is_cancelled", "name", "worker_index")
+
+    def __init__(
+        self, id: int, name: str, attempt: int, worker_index: int, host: str | None, is_cancelled: Callable[[], bool]
+    ) -> None:
+        self.id = id
+        self.name = name
+        self.attempt = attempt
+        self.worker_index = worker_index
+        self.host = host
+        self.is_cancelled = is_cancelled
 
 
 current: ContextVar[Current | None] = ContextVar("aioparallel_current", default=None)

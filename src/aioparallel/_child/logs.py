@@ -7,12 +7,15 @@ imported :mod:`logging`; a worker that logs nothing does not pay for it.
 
 from __future__ import annotations
 
-import pickle
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from .current import current
+from .lean import pickle
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 PLAIN = (str, int, float, bool, type(None))
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import io
-import pickle
 import sys
-from collections.abc import Callable, Iterator
-from enum import EnumMeta
-from typing import Any
 
+from .lean import pickle
 from .wire import OUT_OF_BAND
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FunctionType
+    from typing import Any
+
+    Buffers = list[memoryview]
 
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes})
 """Types whose pickles name no class, so that plain pickle and cloudpickle agree on them."""
 
 MAX_DEPTH = 40
-
-Buffers = list[memoryview]
 
 
 class Unpicklable(Exception):
@@ -54,6 +57,8 @@ def pickler() -> Any:
     """The class of picklers that carry functions and classes by value when they must."""
     global _pickler
     if _pickler is None:
+        from enum import EnumMeta
+
         import cloudpickle  # costs 5 ms to import, and most workers never need it
 
         class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
@@ -117,8 +122,16 @@ def explain(value: Any, error: BaseException, name: str, dumps: Callable[[Any], 
     if isinstance(error, RecursionError):
         return Unpicklable(f"{name} is nested too deeply to be pickled", name, type(value).__name__)
     path, culprit, reason = _culprit(value, name, error, dumps)
-    shown = _shown(culprit)
-    return Unpicklable(f"{path} cannot be pickled: {shown} ({type(reason).__name__}: {reason})", path, shown)
+    what = shown(culprit)
+    return Unpicklable(f"{path} cannot be pickled: {what} ({described(reason)})", path, what)
+
+
+def described(error: BaseException) -> str:
+    """An exception's class and text, for the end of a sentence."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, which cannot say its text"
 
 
 def _culprit(
@@ -151,33 +164,59 @@ def _problem(value: Any, dumps: Callable[[Any], bytes]) -> BaseException | None:
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     """The things that an object is made of, and how to write the way to each."""
+    try:
+        yield from _made_of(value)
+    except Exception:
+        return  # an object that does not even let itself be looked at
+
+
+def _made_of(value: Any) -> Iterator[tuple[str, Any]]:
+    from functools import partial
+    from types import BuiltinMethodType, FunctionType, MethodType
+
     if isinstance(value, dict):
         for key, item in list(value.items()):
-            yield f"[{_shown(key)}]", item
-            yield f" key {_shown(key)}", key
+            yield f"[{shown(key)}]", item
+            yield f" key {shown(key)}", key
     elif isinstance(value, (list, tuple, set, frozenset)):
         for index, item in enumerate(list(value)):
             yield f"[{index}]", item
-    elif hasattr(value, "__closure__") and hasattr(value, "__code__"):
-        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=False):
-            try:
-                yield f" variable {name!r}", cell.cell_contents
-            except ValueError:  # an empty cell
-                continue
-        for name in value.__code__.co_names:
-            if name in value.__globals__:
-                yield f" global {name!r}", value.__globals__[name]
-    elif hasattr(value, "func") and hasattr(value, "keywords"):  # functools.partial
+    elif isinstance(value, FunctionType):
+        yield from _captured(value)
+    elif isinstance(value, partial):
         yield ".func", value.func
         yield from ((f".args{name}", part) for name, part in _parts(value.args))
         yield from ((f".keywords{name}", part) for name, part in _parts(value.keywords))
-    elif hasattr(value, "__self__") and not isinstance(value, type):
+    elif isinstance(value, (MethodType, BuiltinMethodType)):
         yield ".__self__", value.__self__
-    elif isinstance(getattr(value, "__dict__", None), dict) and not isinstance(value, type):
-        yield from ((f".{name}", part) for name, part in list(vars(value).items()))
+    elif not isinstance(value, type):
+        yield from ((f".{name}", part) for name, part in _attributes(value))
 
 
-def _shown(value: Any) -> str:
+def _captured(fn: FunctionType) -> Iterator[tuple[str, Any]]:
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        try:
+            yield f" variable {name!r}", cell.cell_contents
+        except ValueError:  # an empty cell
+            continue
+    for name in fn.__code__.co_names:
+        if name in fn.__globals__:
+            yield f" global {name!r}", fn.__globals__[name]
+    yield from ((f" default{name}", part) for name, part in _parts(fn.__defaults__))
+    yield from ((f" default{name}", part) for name, part in _parts(fn.__kwdefaults__))
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, Any]]:
+    yield from list(getattr(value, "__dict__", {}).items())
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                yield name, getattr(value, name)
+
+
+def shown(value: Any) -> str:
+    """A value as it is written, cut to what fits into a message."""
     try:
         text = repr(value)
     except Exception:
@@ -193,15 +232,15 @@ def reference(fn: Any) -> tuple[str, str, int] | None:
         return None
     try:
         found = _attribute(sys.modules[module], name)
-    except (KeyError, AttributeError):
+    except Exception:  # not there, or a module that makes its attributes when they are asked for, and cannot
         return None
-    unwrap = 0
-    while found is not fn:
+    for unwrap in range(MAX_DEPTH):
+        if found is fn:
+            return module, name, unwrap
         found = getattr(found, "__dict__", {}).get("__wrapped__")
-        unwrap += 1
         if found is None:
-            return None
-    return module, name, unwrap
+            break
+    return None
 
 
 def resolve(module: str, name: str, unwrap: int) -> Any:

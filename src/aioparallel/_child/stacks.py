@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import signal
 import time
+
+from .lean import signal
 
 SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
 SECONDS = 0.05

@@ -8,18 +8,22 @@ others; a stream whose consumer is slow holds nothing but its generator.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from threading import Lock, Thread
+from _thread import allocate_lock
 from time import monotonic
-from typing import Any
 
 from . import failures, wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Step = tuple[list[Any], bool, bytes | None]
+    """Items, whether the stream has ended, and what it raised."""
 
 STEP_SECONDS = 0.01
 STEP_ITEMS = 64
 
-Step = tuple[list[Any], bool, "bytes | None"]
-"""Items, whether the stream has ended, and what it raised."""
 
 
 class Loop:
@@ -28,7 +32,7 @@ class Loop:
     def __init__(self) -> None:
         self._runner: Any = None
         self._shared = False
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def share(self) -> None:
         """Several threads will use the loop, so it gets one of its own."""
@@ -42,7 +46,7 @@ class Loop:
             if self._runner is None:
                 self._runner = asyncio.Runner()
                 if self._shared:
-                    Thread(target=self._runner.get_loop().run_forever, daemon=True).start()
+                    start_thread(self._runner.get_loop().run_forever)
         if self._shared:
             loop = self._runner.get_loop()
             return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
@@ -68,6 +72,13 @@ class Loop:
         if self._runner is not None and not self._shared:
             self._runner.close()
             self._runner = None
+
+
+def start_thread(target: Callable[..., object], *args: object) -> None:
+    """Start a thread that does not keep the process alive."""
+    from threading import Thread
+
+    Thread(target=target, args=args, daemon=True).start()
 
 
 class Streams:

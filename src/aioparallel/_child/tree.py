@@ -8,9 +8,13 @@ the reaper of such orphans (Linux). Elsewhere, the process group is what can be 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from typing import Any
+
+from .lean import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MARK = "AIOPARALLEL_WORKER"
 

@@ -14,39 +14,40 @@ the oldest is ``PATIENCE`` seconds old, before the next call begins.
 from __future__ import annotations
 
 import os
-import pickle
 import sys
-from collections.abc import Callable, Iterator
-from queue import SimpleQueue
-from socket import AF_UNIX, SOCK_STREAM, socket
-from threading import Lock, Thread
+from _thread import allocate_lock
 from time import monotonic
-from typing import Any
 
 from . import failures, packing, stacks, wire
 from .current import Current, current
+from .lean import SimpleQueue, pickle, socket
 from .logs import Logs
 from .page import OUTBOX, Page
-from .streams import Streams
+from .streams import Streams, start_thread
 from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Record = tuple[int, int, int, int, int, memoryview, list[memoryview]]
+    """Number, id, function, attempt, verb, payload, buffers."""
 
 PATIENCE = 0.001
 RECEIVE = 256 * 1024
-
-Record = tuple[int, int, int, int, int, memoryview, list[memoryview]]
-"""Number, id, function, attempt, verb, payload, buffers."""
 
 
 class Link:
     """The worker's end of its socket."""
 
     def __init__(self, path: str, token: bytes) -> None:
-        self.socket = socket(AF_UNIX, SOCK_STREAM)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.connect(path)
         self._buffer = bytearray(RECEIVE)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
-        self._sending = Lock()
+        self._sending = allocate_lock()
         self.socket.sendall(token)
 
     def frames(self) -> Iterator[tuple[int, memoryview]]:
@@ -168,10 +169,10 @@ class Worker:
         self.streams = Streams()
         self.functions: dict[int, Any] = {}
         self.names: dict[int, str] = {}
-        self._threads: list[Thread] = []
         self._queue: SimpleQueue[Record] = SimpleQueue()
         self._logs: Logs | None = None
         self._max_memory: int | None = None
+        self._threaded = False
 
     # Life
 
@@ -214,9 +215,9 @@ class Worker:
 
     def _start_threads(self, count: int) -> None:
         self.streams.loop.share()
+        self._threaded = True
         for thread in range(count):
-            self._threads.append(Thread(target=self._serve_thread, args=(thread,), daemon=True))
-            self._threads[-1].start()
+            start_thread(self._serve_thread, thread)
 
     def _learn(self, body: memoryview) -> None:
         """Keep a function's pickle; it is loaded by the first call, so that its failure is that call's."""
@@ -242,7 +243,7 @@ class Worker:
             yield number, id, function, attempt, verb, payload, buffers
 
     def _run_calls(self, body: memoryview) -> None:
-        if self._threads:
+        if self._threaded:
             for record in self._records(memoryview(bytes(body)) if len(body) <= wire.OUT_OF_BAND else body):
                 self._queue.put(record)
             return

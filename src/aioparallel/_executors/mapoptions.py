@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from .._model.options import CallOptions, Retry
 
-__all__ = ["Errors", "MapKeywords", "MapOptions", "Shape", "checked_count", "with_map_options"]
+__all__ = ["Errors", "ItemForm", "MapKeywords", "MapOptions", "checked_count", "checked_items", "with_map_options"]
 
 Errors = Literal["raise", "finish", "return"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,7 +20,7 @@ class MapKeywords(TypedDict, total=False):
     """The keywords as type checkers see them; :class:`MapOptions` says what they mean."""
 
     chunksize: int | Literal["auto"]
-    prefetch: int | None
+    prefetch: float | None
     ordered: bool
     star: bool | None
     kwstar: bool
@@ -33,9 +33,10 @@ class MapKeywords(TypedDict, total=False):
     idempotent: bool
     priority: int
     limit: Any
+    name: str | None
 
 
-class Shape(NamedTuple):
+class ItemForm(NamedTuple):
     """How an item becomes a call's arguments.
 
     ======  ======  ==============  ==============  ===================
@@ -82,20 +83,22 @@ class MapOptions:
         errors: ``"raise"`` cancels the rest and raises the first failure, ``"finish"`` lets running items end before it
             raises, ``"return"`` yields an :class:`~aioparallel.Outcome` for every item.
         star: ``True``: an item is several positional arguments; ``None``: it is none.
-        kwstar: An item brings keyword arguments along, which win over ``kwargs`` (see :class:`Shape`).
+        kwstar: An item brings keyword arguments along, which win over ``kwargs`` (see :class:`ItemForm`).
         args: Positional arguments of every call, after the item.
         kwargs: Keyword arguments of every call.
-        progress: ``True`` or a label draws a bar; a callable is told of every item that ended; or a tqdm or rich object.
+        progress: ``True`` or a label draws a bar; a callable is told of every item that ended; a tqdm or rich object is
+            used.
         total: Stands in for the length of an input that has none.
         timeout: Seconds from the start of an item's execution after which it is stopped.
         retry: What to do when an item fails.
         idempotent: The caller's word that an item may safely be run twice.
         priority: Higher goes first.
         limit: A :class:`~aioparallel.Limit` that must admit each item before it starts.
+        name: Seen in errors, logs and progress instead of the function's own.
     """
 
     chunksize: int | Literal["auto"] = "auto"
-    prefetch: int | None = None
+    prefetch: float | None = None
     ordered: bool = True
     errors: Errors = "raise"
     star: bool | None = False
@@ -109,6 +112,7 @@ class MapOptions:
     idempotent: bool = False
     priority: int = 0
     limit: Any = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.errors not in {"raise", "finish", "return"}:
@@ -143,16 +147,15 @@ class MapOptions:
         unknown = sorted(set(keywords) - set(known))
         if unknown:
             raise TypeError(f"{door}() has no option {', '.join(unknown)} (there are {', '.join(known)})")
-        inherited = {} if defaults is None else {field.name: getattr(defaults, field.name) for field in fields(defaults)}
-        return cls(**{**inherited, **keywords})
+        return cls(**{**({} if defaults is None else vars(defaults)), **keywords})
 
     def call_options(self) -> CallOptions:
         """The options of each item's call."""
         return CallOptions(**{field.name: getattr(self, field.name) for field in fields(CallOptions)})
 
-    def shape(self) -> Shape:
+    def form(self) -> ItemForm:
         """How items become arguments."""
-        return Shape(self.star, self.kwstar, tuple(self.args), dict(self.kwargs or {}))
+        return ItemForm(self.star, self.kwstar, tuple(self.args), dict(self.kwargs or {}))
 
 
 def checked_count(name: str, value: Any, least: int = 1) -> int:

@@ -18,9 +18,9 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, Unpack
 
 import anyio
 
@@ -33,7 +33,12 @@ from .._model.errors import CallCancelledError, ExecutorClosedError, PoolFullErr
 from .._model.info import PoolStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .._policy.ledger import Halt, Instruction, Ledger, Pause, Place, Retire, Settle, Spawn, Verdict, WorkerEnd
+from .admission import Admissions
 from .stream import LocalSteps, Stream
+
+if TYPE_CHECKING:
+    from .mapoptions import Errors, MapKeywords
+    from .mapping import ParallelMap
 
 __all__ = ["Executor", "Run", "View"]
 
@@ -54,7 +59,8 @@ class Run:
         self.closing = False
         self.drain = True
         self.waiting: set[Call] = set()
-        """Calls that wait for the futures among their arguments."""
+        """Calls that wait for the futures among their arguments, or for their limit."""
+        self.admissions = Admissions()
         self.quiet = asyncio.Event()
         """Set when something ended; whoever waits for room or for the end looks again."""
         self.close_asked = asyncio.Event()
@@ -186,6 +192,16 @@ class Executor(ABC):
         """
         return View(self, DEFAULT_OPTIONS.changed(**options))
 
+    def map(
+        self, fn: Callable[..., Any], items: Any, /, *, errors: Errors = "raise", **options: Unpack[MapKeywords]
+    ) -> ParallelMap[Any]:
+        """Call ``fn`` for each of the items, lazily; see :func:`aioparallel.parmap` for the keywords.
+
+        Returns:
+            The results: an async iterator, an awaitable (of a list), and an async context manager.
+        """
+        return self._map(fn, items, {"errors": errors, **options}, DEFAULT_OPTIONS)
+
     # Looking
 
     @property
@@ -254,6 +270,10 @@ class Executor(ABC):
     def _retire(self, run: Run, step: Retire) -> None:
         """Let an idle worker end."""
 
+    def _capacity(self) -> int:
+        """How many calls may run at a time."""
+        return 1 if self._run is None else max(1, sum(seat.width for seat in self._run.ledger.seats))
+
     def _began(self, call: Call) -> float | None:
         """When a call that a worker holds began, or ``None`` if it waits there."""
         return call.begun_at
@@ -313,6 +333,7 @@ class Executor(ABC):
 
     def _settle_rest(self, run: Run, supervisor: Supervisor) -> None:
         """The workers are gone; what they never answered ends here."""
+        run.admissions.end_all()
         for seat in run.ledger.seats:
             for call in seat.held.values():
                 if call.phase is not Phase.SETTLED:
@@ -376,7 +397,7 @@ class Executor(ABC):
             if pending:
                 self._accept(run, call, pending)
             else:
-                self._enqueue(run, call)
+                self._admit(run, call)
         else:
             run.loop.call_soon_threadsafe(self._accept, run, call, pending)
         return future
@@ -389,6 +410,13 @@ class Executor(ABC):
             await self._until(run, lambda: run.closing or run.ledger.queued < self.max_pending)
         return self._submit(fn, args, kwargs, options)
 
+    def _map(
+        self, fn: Callable[..., Any], items: Any, keywords: Mapping[str, Any], defaults: CallOptions
+    ) -> ParallelMap[Any]:
+        from .mapping import map_on  # a program without maps does not pay for them
+
+        return map_on(self, fn, items, keywords, defaults)
+
     def _accept(self, run: Run, call: Call, pending: list[SmartFuture[Any]]) -> None:
         if call.phase is Phase.SETTLED:
             return
@@ -396,7 +424,7 @@ class Executor(ABC):
             run.waiting.add(call)
             call.payload = Join(pending, lambda error: self._arguments_ready(run, call, error))
         else:
-            self._enqueue(run, call)
+            self._admit(run, call)
 
     def _arguments_ready(self, run: Run, call: Call, error: BaseException | None) -> None:
         run.waiting.discard(call)
@@ -409,19 +437,40 @@ class Executor(ABC):
             call.args, call.kwargs = substitute(call.args, call.kwargs)
             self._prepare(call)
         except Exception as problem:
-            call.phase = Phase.SETTLED
-            run.ledger.counts.failed += 1
-            call.future._set_exception(problem)
-            run.quiet.set()
+            self._fail(run, call, problem)
         else:
+            self._admit(run, call)
+
+    def _admit(self, run: Run, call: Call) -> None:
+        """Queue a call, as soon as its limit lets it."""
+        if call.options.limit is None:
             self._enqueue(run, call)
+            return
+        run.waiting.add(call)
+        try:
+            run.admissions.ask(call, lambda: self._admitted(run, call))
+        except Exception as problem:  # of the limit's key
+            run.waiting.discard(call)
+            self._fail(run, call, problem)
+
+    def _admitted(self, run: Run, call: Call) -> None:
+        run.waiting.discard(call)
+        if call.phase is Phase.WAITING:
+            self._enqueue(run, call)
+
+    def _fail(self, run: Run, call: Call, error: Exception) -> None:
+        """The call ends before it was queued."""
+        call.phase = Phase.SETTLED
+        run.ledger.counts.failed += 1
+        run.admissions.end(call)
+        call.future._set_exception(error)
+        run.quiet.set()
 
     def _enqueue(self, run: Run, call: Call) -> None:
         try:
             placeable = run.ledger.enqueue(call)
         except Exception as error:
-            call.phase = Phase.SETTLED
-            call.future._set_exception(error)
+            self._fail(run, call, error)
             return
         if placeable:
             self._pump(run)
@@ -455,12 +504,15 @@ class Executor(ABC):
             elif type(step) is Spawn:
                 self._spawn(run, step)
             elif type(step) is Pause:
+                run.admissions.end(step.call, step.error)
                 run.loop.call_later(step.seconds, self._resume, run, step.call)
             elif type(step) is Retire:
                 self._retire(run, step)
 
     def _settle(self, run: Run, step: Settle) -> None:
         for call, verdict, value in step.ends:
+            if call.options.limit is not None:
+                run.admissions.end(call, value if verdict is Verdict.FAILED else None)
             call.args = call.kwargs = call.payload = None  # type: ignore[assignment]
             if verdict is Verdict.OK:
                 call.future._set_result(value)
@@ -472,6 +524,12 @@ class Executor(ABC):
             run.quiet.set()
 
     def _resume(self, run: Run, call: Call) -> None:
+        if call.options.limit is None or call.phase is not Phase.PAUSED:
+            self._begin_again(run, call)
+        else:
+            run.admissions.ask(call, lambda: self._begin_again(run, call))
+
+    def _begin_again(self, run: Run, call: Call) -> None:
         run.ledger.resume(call)
         self._pump(run)
 
@@ -481,7 +539,8 @@ class Executor(ABC):
             return False
         if call in run.waiting:
             run.waiting.discard(call)
-            call.payload.abandon()
+            if isinstance(call.payload, Join):
+                call.payload.abandon()
         steps = run.ledger.cancel(call)
         if steps is None:
             return False
@@ -503,6 +562,12 @@ class View:
     async def submit_wait(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
         """Like :meth:`Executor.submit_wait`, with this view's options."""
         return await self._pool._submit_wait(fn, args, kwargs, self._options)
+
+    def map(
+        self, fn: Callable[..., Any], items: Any, /, *, errors: Errors = "raise", **options: Unpack[MapKeywords]
+    ) -> ParallelMap[Any]:
+        """Like :meth:`Executor.map`; the view's options hold unless others are given here."""
+        return self._pool._map(fn, items, {"errors": errors, **options}, self._options)
 
     def options(self, **options: Any) -> View:
         """The same view, with further options."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -49,7 +48,7 @@ class Carrier:
         self.seat = seat
         self.serial = serial
         self.name = name
-        self.token = secrets.token_bytes(32)
+        self.token = os.urandom(32)
         self.output = Output(name)
         self.pid: int | None = None
         self.link: Link | None = None
@@ -195,7 +194,7 @@ class Resident:
         seat.carrier = carrier
         self.carriers[carrier.serial] = carrier
         self._by_token[carrier.token] = carrier
-        env = self.pool._environment(seat.index)
+        env = "\0".join(f"{name}={value}" for name, value in self.pool._environment(seat.index).items())
         self._agent.say(op="fork", serial=carrier.serial, index=seat.index, token=carrier.token.hex(), env=env)
 
     def _on_token(self, token: bytes, link: Link) -> Callable[[int, memoryview], None] | None:

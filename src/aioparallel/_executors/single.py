@@ -7,7 +7,7 @@ keeps idle ones until the event loop's root task ends, and shows nothing that th
 from __future__ import annotations
 
 import pickle
-import secrets
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Single:
     def __init__(self, pool: ProcessExecutor, run: Run) -> None:
         self.pool = pool
         self.run = run
-        self._key = secrets.token_hex(8)
+        self._key = os.urandom(8).hex()
         self._seat = Seat(0, width=pool.max_workers)
         self._seat.carrier = pool.name
         self._limiter = anyio.CapacityLimiter(pool.max_workers)

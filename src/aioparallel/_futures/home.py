@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 

@@ -118,10 +118,11 @@ class SmartFuture(Operators, Generic[T_co]):
         """Watch until the end; on the future's own loop."""
         if self._state >= _DONE:
             return
-        waiter = get_running_loop().create_future()
+        loop = get_running_loop()
+        waiter = loop.create_future()
 
         def wake(_: SmartFuture[Any]) -> None:
-            if not waiter.done():
+            if not waiter.done() and not loop.is_closed():
                 waiter.set_result(None)
 
         self._watch(wake)

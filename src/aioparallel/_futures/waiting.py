@@ -216,7 +216,7 @@ class WaitAny(_Waiting[T]):
         loop = running_loop()
         self._finished: deque[SmartFuture[T]] = deque()
         self._pending: dict[SmartFuture[T], SmartFuture[T]] = {}  # by what stands for them on this loop
-        self._some = asyncio.Event()
+        self._some: SmartFuture[None] = SmartFuture(None, loop)  # settled when there is one to yield
         for future in dict.fromkeys(futures):
             if future.done():
                 self._finished.append(future)
@@ -229,7 +229,7 @@ class WaitAny(_Waiting[T]):
         future = self._pending.pop(here, None)
         if future is not None:
             self._finished.append(future)
-            self._some.set()
+            self._some._set_result(None)
 
     def _take(self) -> SmartFuture[T] | None:
         return self._finished.popleft() if self._finished else None
@@ -238,8 +238,9 @@ class WaitAny(_Waiting[T]):
         while not self._finished:
             if not self._pending:
                 await self._end()
-            self._some.clear()
-            await self._until(self._some.wait)
+            if self._some.done():
+                self._some = SmartFuture(None, running_loop())
+            await self._until(self._some._until_settled)
         return self._finished.popleft()
 
     def _forget(self) -> list[SmartFuture[T]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from contextvars import Context
@@ -106,8 +107,8 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The function's name, for people."""
-        return function_name(self.fn)
+        """The function's name, or the one that was chosen, for people."""
+        return self.options.name or function_name(self.fn)
 
     @property
     def grace(self) -> float:
@@ -146,6 +147,7 @@ class Call:
 
 def function_name(fn: Any) -> str:
     """A name for any callable: a function, a partial, an object with ``__call__``."""
-    while hasattr(fn, "func"):  # functools.partial
+    while isinstance(fn, functools.partial):
         fn = fn.func
-    return getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    name = getattr(fn, "__qualname__", None)  # some proxies answer with a proxy
+    return name if isinstance(name, str) else type(fn).__qualname__

@@ -52,9 +52,11 @@ class Retry:
     ) -> None:
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ValueError(f"Retry(attempts={attempts!r}): expected a whole number of at least 1")
-        if not callable(backoff) and not 0 <= backoff < math.inf:
+        if not _are_exceptions(on) and (isinstance(on, type) or not callable(on)):
+            raise TypeError(f"Retry(on={on!r}): expected exception types, or a function of the exception")
+        if not callable(backoff) and not (isinstance(backoff, (int, float)) and 0 <= backoff < math.inf):
             raise ValueError(f"Retry(backoff={backoff!r}): expected seconds, 0 or more, or a function")
-        if deadline is not None and not deadline > 0:
+        if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
             raise ValueError(f"Retry(deadline={deadline!r}): expected seconds, more than 0")
         for name, value in zip(
             ("attempts", "on", "backoff", "deadline", "worker_lost"),
@@ -70,6 +72,9 @@ class Retry:
         return bool(self.on(error))
 
 
+def _are_exceptions(on: Any) -> bool:
+    kinds = on if isinstance(on, tuple) else (on,)
+    return all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
 @dataclass(frozen=True)
 class CallOptions:
     """The options of one call.
@@ -80,6 +85,7 @@ class CallOptions:
         idempotent: The caller's word that the call may safely happen twice.
         priority: Higher goes first.
         limit: A :class:`~aioparallel.Limit` that must admit the call before it starts.
+        name: Seen in errors, logs and status instead of the function's own.
     """
 
     timeout: float | None = None
@@ -87,6 +93,7 @@ class CallOptions:
     idempotent: bool = False
     priority: int = 0
     limit: Any = None
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if self.timeout is not None and not (isinstance(self.timeout, (int, float)) and self.timeout > 0):
@@ -97,6 +104,8 @@ class CallOptions:
             raise TypeError(f"retry={self.retry!r}: expected a Retry, a number of attempts, or None")
         if not isinstance(self.priority, int):
             raise TypeError(f"priority={self.priority!r}: expected a whole number")
+        if self.name is not None and not isinstance(self.name, str):
+            raise TypeError(f"name={self.name!r}: expected text, or None")
 
     def changed(self, **changes: Any) -> CallOptions:
         """The same options, with some of them changed.

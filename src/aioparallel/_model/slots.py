@@ -1,7 +1,8 @@
 """Slots: where the current code runs in this process, so that the calls it makes never wait for each other.
 
-An executor that runs calls in this process occupies a slot in the context of each call. The context is a copy of the
-submitter's, so a slot knows what its callers hold: a call to a kind among these runs in place, without a slot of its own.
+An executor that runs calls in this process occupies a slot in the context of each call. That is a copy of the
+submitter's context, so a slot knows what its callers hold: a call to one of these kinds runs in place, without
+a slot of its own.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from heapq import heappop, heappush
 from typing import Any
 
 from .._model.call import Call, Ending, Phase, Stop
@@ -71,6 +72,9 @@ TOP_UP = 64
 """So many calls must wait before a busy worker is sent some: a frame for each would cost more than it saves."""
 MAX_HELD = 1024
 """A worker holds at most so many calls; each needs a flag of its own on the worker's page."""
+
+MANY = 1000
+"""So many cancelled calls may lie in the queues, beside as many as those that wait there."""
 
 MAX_START_FAILURES = 3
 """So many workers in a row died before they were ready: no further one is tried."""
@@ -172,10 +176,11 @@ class Retire:
 
 @dataclass(slots=True)
 class Pause:
-    """Call :meth:`Ledger.resume` with this call after so many seconds."""
+    """Call :meth:`Ledger.resume` with this call after so many seconds; this is what it failed with."""
 
     call: Call
     seconds: float
+    error: BaseException
 
 
 Instruction = Place | Settle | Halt | Spawn | Retire | Pause
@@ -214,7 +219,10 @@ class Ledger:
         self._max_tasks = math.inf if max_tasks is None else max_tasks
         self._queues: dict[int, deque[Call]] = {0: deque()}
         self._order = [0]
+        """A heap of the negated priorities that have a queue."""
         self._shared = 0
+        self._skipped = 0
+        """Cancelled calls that are still in a queue, at most."""
         self._idle: dict[Seat, None] = {}
         """Workers that can begin a call now; the one that became idle last is given the next."""
         self._ahead: dict[Seat, None] = {}
@@ -222,7 +230,8 @@ class Ledger:
         self._ready = 0
         self._starting = 0
         self._vacant = list(vacant)
-        self._pinned: set[Seat] = set()
+        self._pinned: dict[Seat, None] = {}
+        """Workers that have pinned calls, and room for one."""
         self._paused: set[Call] = set()
         self._start_failures = 0
 
@@ -241,8 +250,8 @@ class Ledger:
         """
         if self.start_error is not None:
             raise self.start_error
-        if call.pin is not None and call.pin.standing is Standing.GONE:
-            raise WorkerLostError(f"{call.name} cannot go on: its generator was lost with {call.pin}", call=call.name)
+        if _is_stranded(call):
+            raise _stranded(call)
         self._push(call, front=False)
         return bool(self._idle or self._pinned or self._vacant or (self._ahead and self._shared >= TOP_UP))
 
@@ -250,7 +259,8 @@ class Ledger:
         """Give queued calls to workers with room; to be called after every event."""
         placed: list[Instruction] = []
         if self._pinned:
-            placed += [step for seat in list(self._pinned) for step in self._place_pinned(seat)]
+            pinned, self._pinned = self._pinned, {}
+            placed += [step for seat in pinned for step in self._place_pinned(seat)]
         while self._shared:
             if self._idle:
                 seat = next(reversed(self._idle))
@@ -292,22 +302,18 @@ class Ledger:
 
     def cancel_all(self) -> list[Instruction]:
         """Cancel whatever is here."""
-        waiting = [*self._paused, *self._in_queues()]
-        for seat in self.seats:
-            waiting += seat.pinned
         held = [call for seat in self.seats for call in seat.held.values()]
-        return [step for call in waiting + held for step in self.cancel(call) or ()]
+        return [step for call in self._waiting() + held for step in self.cancel(call) or ()]
 
     def fail_all(self, error: Exception) -> list[Instruction]:
         """Nothing here can ever run: fail whatever waits, now and later."""
         self.start_error = error
         settled: list[tuple[Call, Verdict, Any]] = []
-        waiting = [*self._paused, *self._in_queues()]
+        waiting = self._waiting()
         self._paused.clear()
-        for queue in self._queues.values():
+        for queue in [*self._queues.values(), *(seat.pinned for seat in self._streaming())]:
             queue.clear()
-        self.queued -= len(waiting)
-        self._shared = 0
+        self.queued = self._shared = 0
         for call in waiting:
             self._settle(call, Verdict.FAILED, error, settled, None)
         return [Settle(settled)]
@@ -322,10 +328,13 @@ class Ledger:
 
     def ready(self, seat: Seat) -> None:
         """A worker has started and takes calls."""
+        if seat.standing is not Standing.STARTING:
+            return
         seat.standing = Standing.READY
         self._starting -= 1
         self._ready += 1
         self._start_failures = 0
+        self.start_error = None
         self._offer(seat)
 
     def ended(self, seat: Seat, ends: Iterable[WorkerEnd], now: float, chance: float = 0.5) -> list[Instruction]:
@@ -342,6 +351,8 @@ class Ledger:
         held = seat.held
         back: list[Call] = []
         took: list[float] = []
+        function: Any = None
+        stuck = False
         for seq, ending, value, seconds in ends:
             call = held.pop(seq, None)
             if call is None:
@@ -349,7 +360,11 @@ class Ledger:
             self.placed -= 1
             if ending is Ending.WITHDRAWN:
                 self._taken_back(call, settled, back)
+                stuck = True
                 continue
+            if call.function is not function:
+                self._learn(seat, function, took)
+                function, took = call.function, []
             took.append(seconds)
             call.duration = seconds
             if call.begun_at is None:
@@ -361,12 +376,13 @@ class Ledger:
                 settled.append((call, Verdict.OK, value))
             else:
                 self._ended_badly(call, value, settled, steps, now, chance)
-        if took:
-            self._learn(seat, took)
-            seat.idle_since = now
+        self._learn(seat, function, took)
+        seat.idle_since = now
         for call in reversed(back):
             self._push(call, front=True)
         steps += self._freed(seat)
+        if stuck:
+            self._ahead.pop(seat, None)  # it is in a long call: until that ends, nothing more goes behind it
         return steps
 
     def wear_out(self, seat: Seat) -> list[Instruction]:
@@ -411,11 +427,11 @@ class Ledger:
                 self._lost(call, error, settled, steps, now)
             else:
                 self._taken_back(call, settled, back)
-        self._lose_pinned(seat, error, settled, now)
         seat.held.clear()
         seat.pins = 0
         for call in reversed(back):
             self._push(call, front=True)
+        self._lose_pinned(seat, error, settled, now)
         return steps + self._replace(seat, standing, asked, error)
 
     def lost(self, seat: Seat, call: Call, error: WorkerLostError, now: float) -> list[Instruction]:
@@ -436,7 +452,7 @@ class Ledger:
         assert self._ready == len(ready), "ready workers are miscounted"
         starting = [seat for seat in self.seats if seat.standing is Standing.STARTING]
         assert self._starting == len(starting), "starting workers are miscounted"
-        queued += [call for seat in self.seats for call in seat.pinned]
+        queued += [call for seat in self._streaming() for call in seat.pinned]
         assert all(call.phase is Phase.QUEUED for call in queued)
         assert all(call.phase is Phase.PAUSED for call in self._paused)
         assert self.queued == len(queued) + len(self._paused), "queued is miscounted"
@@ -467,11 +483,12 @@ class Ledger:
             value = TaskTimeoutError(call=call.name, timeout=call.options.timeout)
         self._failed(call, value, settled, steps, now, chance)
 
-    def _learn(self, seat: Seat, took: list[float]) -> None:
+    def _learn(self, seat: Seat, function: Any, took: list[float]) -> None:
+        """What calls of one function took."""
         seat.ended += len(took)
         self.latencies.extend(took)
-        if seat.function is not None:
-            seat.function.costs.add(sum(took) / len(took), max(took))
+        if took and function is not None:
+            function.costs.add(sum(took) / len(took), max(took))
 
     def _failed(
         self,
@@ -485,11 +502,11 @@ class Ledger:
         if call.stop is Stop.CANCEL:
             self._settle(call, Verdict.CANCELLED, None, settled, now)
             return
-        pause = pause_after_error(call, error, now, chance)
+        pause = None if _is_stranded(call) else pause_after_error(call, error, now, chance)
         if pause is None:
             self._settle(call, Verdict.FAILED, error, settled, now)
         else:
-            self._pause(call, pause, steps)
+            self._pause(call, pause, error, steps)
 
     def _lost(
         self,
@@ -500,18 +517,20 @@ class Ledger:
         now: float,
     ) -> None:
         """The call was running when its worker ended: because of it, or because we stopped it."""
+        lost = error(call)
+        if call.begun_at is None and lost.running_for is not None:
+            call.begun_at = now - lost.running_for
         if call.stop is Stop.TIMEOUT:
-            timeout = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=error(call).stack)
+            timeout = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=lost.stack)
             self._failed(call, timeout, settled, steps, now, 0.5)
             return
         if call.stop is Stop.CANCEL:
             self._settle(call, Verdict.CANCELLED, None, settled, now)
             return
-        lost = error(call)
         call.deaths = [*(call.deaths or ()), str(lost).partition("\n")[0]]
-        pause = pause_after_loss(call, now)
+        pause = None if _is_stranded(call) else pause_after_loss(call, now)
         if pause is not None:
-            self._pause(call, pause, steps)
+            self._pause(call, pause, lost, steps)
         elif len(call.deaths) >= MAX_DEATHS:
             poison = PoisonTaskError(
                 f"{call.name} killed {len(call.deaths)} workers and is not run again", history=tuple(call.deaths)
@@ -545,14 +564,14 @@ class Ledger:
             counts.cancelled += 1
         settled.append((call, verdict, value))
 
-    def _pause(self, call: Call, seconds: float, steps: list[Instruction]) -> None:
+    def _pause(self, call: Call, seconds: float, error: BaseException, steps: list[Instruction]) -> None:
         call.phase = Phase.PAUSED
         call.stop = None
         call.begun_at = None
         self._paused.add(call)
         self.queued += 1
         self.counts.retried += 1
-        steps.append(Pause(call, seconds))
+        steps.append(Pause(call, seconds, error))
 
     def _halt(self, call: Call, why: Stop) -> list[Instruction]:
         already, call.stop = call.stop, min(call.stop or why, why)
@@ -564,8 +583,9 @@ class Ledger:
         call.phase = Phase.QUEUED
         self.queued += 1
         if call.pin is not None:
-            self._pinned.add(call.pin)
             queue = call.pin.pinned
+            self._pinned[call.pin] = None
+            self._ahead.pop(call.pin, None)  # what is sent ahead would keep the stream waiting
         else:
             self._shared += 1
             queue = self._queue(call.options.priority)
@@ -578,7 +598,7 @@ class Ledger:
         queue = self._queues.get(priority)
         if queue is None:
             queue = self._queues[priority] = deque()
-            self._order = sorted(self._queues, reverse=True)
+            heappush(self._order, -priority)
         return queue
 
     def _unqueue(self, call: Call) -> None:
@@ -588,21 +608,41 @@ class Ledger:
             call.pin.pinned.remove(call)
         else:
             self._shared -= 1  # it stays in its queue, settled, and is skipped there
+            self._skipped += 1
         self.queued -= 1
         call.phase = Phase.SETTLED
         self.counts.cancelled += 1
+        if self._skipped > self._shared + MANY:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of the cancelled calls: it may be long before a worker comes to skip them."""
+        for queue in self._queues.values():
+            live = [call for call in queue if call.phase is Phase.QUEUED]
+            queue.clear()
+            queue.extend(live)
+        self._skipped = 0
+
+    def _waiting(self) -> list[Call]:
+        """Every call that no worker holds."""
+        pinned = [call for seat in self._streaming() for call in seat.pinned]
+        return [*self._paused, *self._in_queues(), *pinned]
+
+    def _streaming(self) -> dict[Seat, None]:
+        """Every worker that may have pinned calls: also one that is gone, as long as somebody asks for it."""
+        return {**self.seats, **self._pinned}
 
     def _in_queues(self) -> list[Call]:
         return [call for queue in self._queues.values() for call in queue if call.phase is Phase.QUEUED]
 
     def _first_queue(self) -> deque[Call]:
-        for priority in self._order:
-            queue = self._queues[priority]
+        while True:  # it ends: calls are counted that are in a queue
+            queue = self._queues[-self._order[0]]
             while queue and queue[0].phase is not Phase.QUEUED:
                 queue.popleft()
             if queue:
                 return queue
-        raise AssertionError("calls are counted that are in no queue")
+            del self._queues[-heappop(self._order)]
 
     def _place_pinned(self, seat: Seat) -> list[Instruction]:
         steps: list[Instruction] = []
@@ -610,8 +650,10 @@ class Ledger:
             call = seat.pinned.popleft()
             self._hand_over(seat, [call])
             steps.append(Place(seat, [call]))
-        if not seat.pinned:
-            self._pinned.discard(seat)
+        if seat.standing is Standing.GONE:
+            ends: list[tuple[Call, Verdict, Any]] = []
+            self._lose_pinned(seat, _stranded, ends, None)
+            steps.append(Settle(ends))
         return steps
 
     def _batch(self, seat: Seat) -> list[Call]:
@@ -658,15 +700,18 @@ class Ledger:
     def _offer(self, seat: Seat) -> None:
         """Note what a worker could be given now."""
         held = len(seat.held)
-        if seat.standing is not Standing.READY or seat.worn:
+        has_room = held < seat.width + (seat.spare or 0)
+        if seat.pinned and has_room:
+            self._pinned[seat] = None
+        if seat.standing is not Standing.READY or seat.worn or seat.ended + held >= self._max_tasks:
             self._idle.pop(seat, None)
             self._ahead.pop(seat, None)
-        elif held < seat.width + (seat.spare or 0):
+        elif has_room:
             self._idle[seat] = None
             self._ahead.pop(seat, None)
         else:
             self._idle.pop(seat, None)
-            if seat.spare is None and seat.width == 1 and self._takes_ahead(seat, held):
+            if seat.spare is None and seat.width == 1 and not seat.pinned and self._takes_ahead(seat, held):
                 self._ahead[seat] = None
             else:
                 self._ahead.pop(seat, None)
@@ -675,7 +720,7 @@ class Ledger:
         """Whether a busy worker may hold more: only if what it holds, and what comes, is short."""
         function = seat.function
         most = min(MAX_HELD, 4 * function.costs.calls_per_frame() - 3) if function is not None else 0
-        return held < most and seat.ended + held < self._max_tasks
+        return held < most
 
     def _freed(self, seat: Seat) -> list[Instruction]:
         seat.worn = seat.worn or seat.ended >= self._max_tasks
@@ -697,16 +742,16 @@ class Ledger:
     def _lose_pinned(
         self,
         seat: Seat,
-        error: Callable[[Call | None], WorkerLostError],
+        error: Callable[[Call], Exception],
         settled: list[tuple[Call, Verdict, Any]],
-        now: float,
+        now: float | None,
     ) -> None:
         """A stream cannot go on elsewhere: its generator died with the worker."""
+        self.queued -= len(seat.pinned)
         for call in seat.pinned:
-            self.queued -= 1
             self._settle(call, Verdict.FAILED, error(call), settled, now)
         seat.pinned.clear()
-        self._pinned.discard(seat)
+        self._pinned.pop(seat, None)
 
     def _replace(
         self,
@@ -722,6 +767,8 @@ class Ledger:
             self._start_failures += 1
         if self.closing:
             return []
+        if self.start_error is not None:
+            return [] if self.any_ready else self.fail_all(self.start_error)
         if self._start_failures >= MAX_START_FAILURES and not self.any_ready:
             return self._give_up(error(None))
         fresh = Seat(seat.index, seat.width, seat.spare)
@@ -745,3 +792,12 @@ class Ledger:
         )
         error.__cause__ = cause
         return self.fail_all(error)
+
+
+def _is_stranded(call: Call) -> bool:
+    """Whether the one worker that could run the call has ended."""
+    return call.pin is not None and call.pin.standing is Standing.GONE
+
+
+def _stranded(call: Call) -> WorkerLostError:
+    return WorkerLostError(f"{call.name} cannot go on: its generator was lost with {call.pin}", call=call.name)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+
 from .._model.call import Call
 from .._model.options import Retry
 
@@ -9,6 +12,9 @@ __all__ = ["MAX_DEATHS", "pause_after_error", "pause_after_loss"]
 
 MAX_DEATHS = 3
 """A call that has killed this many workers is poison."""
+
+MAX_DOUBLINGS = 100
+"""Of the first pause: more than anybody waits for, and less than a float can hold."""
 
 
 def pause_after_error(call: Call, error: BaseException, now: float, chance: float) -> float | None:
@@ -21,13 +27,15 @@ def pause_after_error(call: Call, error: BaseException, now: float, chance: floa
         chance: A random number from 0 to 1, for the jitter.
     """
     retry = call.options.retry
-    if retry is None or call.attempts >= retry.attempts or not retry.wants(error):
+    if retry is None or call.attempts >= retry.attempts:
         return None
-    pause = _backoff(retry, call.attempts) * (0.5 + chance)
-    asked = getattr(error, "retry_after", None)
-    if isinstance(asked, (int, float)):
-        pause = max(pause, float(asked))
-    return None if _too_late(call, retry, now + pause) else pause
+    try:
+        pause = _pause(retry, call.attempts, error, chance) if retry.wants(error) else math.inf
+    except Exception as problem:  # of the caller's own predicate or backoff
+        with contextlib.suppress(Exception):
+            error.add_note(f"not begun again, because its Retry failed: {problem!r}")
+        return None
+    return pause if pause < math.inf and not _too_late(call, retry, now + pause) else None
 
 
 def pause_after_loss(call: Call, now: float) -> float | None:
@@ -38,15 +46,23 @@ def pause_after_loss(call: Call, now: float) -> float | None:
     retry = call.options.retry
     deaths = len(call.deaths or ())
     allowed = retry.worker_lost if retry is not None and retry.worker_lost is not None else call.options.idempotent
-    if not allowed or deaths >= MAX_DEATHS or (retry is not None and _too_late(call, retry, now)):
+    if not allowed or deaths >= MAX_DEATHS:
+        return None
+    if retry is not None and (call.attempts >= retry.attempts or _too_late(call, retry, now)):
         return None
     return 0.0
 
 
+def _pause(retry: Retry, attempt: int, error: BaseException, chance: float) -> float:
+    pause = _backoff(retry, attempt) * (0.5 + chance)
+    asked = getattr(error, "retry_after", None)
+    return max(pause, float(asked)) if isinstance(asked, (int, float)) else pause
+
+
 def _backoff(retry: Retry, attempt: int) -> float:
     if callable(retry.backoff):
-        return float(retry.backoff(attempt))
-    return float(retry.backoff) * 2.0 ** (attempt - 1)
+        return max(0.0, float(retry.backoff(attempt)))
+    return float(retry.backoff) * 2.0 ** min(attempt - 1, MAX_DOUBLINGS)
 
 
 def _too_late(call: Call, retry: Retry, when: float) -> bool:

@@ -1,8 +1,8 @@
 """The executors of an event loop: those that decorated functions and maps use when they are not given one.
 
-Each loop has its own. The default ones are made when they are first used, opened in the background, and
-ended by whatever ends their loop: its shutdown cancels all tasks, their supervisors among them. :func:`configure` puts other
-executors in their place for a while.
+Each loop has its own. The default ones are made when they are first used, opened in the background, and ended by
+what ends their loop: its shutdown cancels all tasks, their supervisors among them. :func:`configure` puts
+other executors in their place for a while.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import importlib.util
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from importlib import import_module
 from types import TracebackType
 from typing import Self, TypeVar
@@ -78,8 +78,8 @@ def home_loop(slot: Slot | None) -> AbstractEventLoop:
     loop = slot.loop if slot is not None and not slot.loop.is_closed() else running_loop()
     if loop is None:
         raise RuntimeError(
-            "no event loop runs here, and a parallel call needs one: make it in a coroutine (`async def main(): ...` and "
-            "`asyncio.run(main())`), or use `aioparallel.blocking`, which needs no loop"
+            "no event loop runs here, and a parallel call needs one: make it in a coroutine (`async def main(): ...`, "
+            "`asyncio.run(main())`), or use `aioparallel.blocking`, which needs none"
         )
     return loop
 
@@ -99,7 +99,7 @@ class Ambient:
         return self.defaults.get(method)
 
     def open(self, method: Method, slot: Slot | None) -> Executor:
-        """The executor, which is made and opened if it is a default one and this is its first use, or the last has ended."""
+        """The same, but a default executor is made when it is first used, and opened when it is not."""
         pool = self.find(method)
         if pool is None:
             pool = self.defaults[method] = _new_default(method)
@@ -209,9 +209,9 @@ def configure(
 ) -> Configuration:
     """Choose the executors that decorated functions and maps use on this event loop.
 
-    Nothing changes before ``async with`` or ``start()``. Executors that are not open are opened then, and closed at the end; those
-    that are open stay open. What is not named stays as it was, and at the end everything is as it was.
-    Configurations may be nested; the latest counts.
+    Nothing changes before ``async with`` or ``start()``. Executors that are not open are opened then, and closed at
+    the end; those that are open stay open. What is not named stays as it was, and at the end everything is as it
+    was. Configurations may be nested; the latest counts.
 
     Any executor may stand in for any method: ``configure(process=SerialExecutor())`` is a way to debug.
 
@@ -305,12 +305,11 @@ def _on_thread_of(loop: AbstractEventLoop, fn: Callable[[], T]) -> T:
             answer.set_exception(error)
 
     loop.call_soon_threadsafe(ask)
-    while not loop.is_closed():
-        try:
-            return answer.result(PATIENCE)
-        except TimeoutError:
-            continue
-    raise RuntimeError("the event loop of this call was closed")
+    while not answer.done() and not loop.is_closed():
+        wait([answer], PATIENCE)
+    if not answer.done():
+        raise RuntimeError("the event loop of this call was closed")
+    return answer.result()
 
 
 async def _close(pools: Iterable[Executor], drain: bool) -> None:
@@ -329,7 +328,11 @@ async def _close(pools: Iterable[Executor], drain: bool) -> None:
 
 
 async def _until_idle(pools: Iterable[Executor]) -> None:
-    while busy := [run for pool in pools if (run := pool._run) is not None and not run.idle]:
-        for run in busy:
-            run.quiet.clear()
-            await run.quiet.wait()
+    while busy := [pool for pool in pools if pool.task_count]:
+        for pool in busy:
+            await _until_quiet(pool)
+
+
+async def _until_quiet(pool: Executor) -> None:
+    if pool._run is not None:
+        await pool._until(pool._run, lambda: not pool.task_count)

@@ -68,7 +68,7 @@ async def _later(fn: Function, args: Args, kwargs: Kwargs) -> Any:
 
 def _as_task(coroutine: Coroutine[Any, Any, Any], fn: Function, loop: AbstractEventLoop) -> SmartFuture[Any]:
     """A future of the coroutine, which runs on a loop that may be another thread's."""
-    coroutine.__qualname__ = function_name(fn)
+    coroutine.__qualname__ = function_name(fn)  # type: ignore[attr-defined]
     future: SmartFuture[Any] = SmartFuture(None, loop)
 
     def start() -> None:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import anyio
 from anyio.abc import Process, TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from .. import _child
+from .._child import messages
 from .._child.agent import MAX_MESSAGE, MESSAGE, OUTPUT
 from .._model.errors import WorkerStartError
 
-__all__ = ["Agent", "private_folder"]
+__all__ = ["Agent", "private_folder", "remove_folder"]
 
 START_SECONDS = 30.0
 
@@ -29,7 +25,8 @@ BOOT = (
 )
 """Makes the child package importable under its travelling name, whatever ``sys.path`` is."""
 
-LONGEST_SOCKET_PATH = 90
+LONGEST_PARENT = 60
+"""Characters: a socket's path may have about a hundred in all."""
 
 
 class Agent:
@@ -49,7 +46,8 @@ class Agent:
         self._on_event = on_event
         self._on_output = on_output
         self._process: Process | None = None
-        self._outgoing: MemoryObjectSendStream[bytes] | None = None
+        self._outgoing = bytearray()
+        self._more = anyio.Event()
 
     async def start(self, group: TaskGroup, on_end: Callable[[], None]) -> None:
         """Start the agent; return when it listens.
@@ -66,9 +64,7 @@ class Agent:
             self._process = await anyio.open_process(_command(), stderr=None, start_new_session=True)
         except OSError as error:
             raise WorkerStartError(f"cannot start the host agent with {sys.executable!r}: {error}") from error
-        send, receive = anyio.create_memory_object_stream[bytes](10_000)
-        self._outgoing = send
-        group.start_soon(self._write, self._process, receive)
+        group.start_soon(self._write, self._process)
         group.start_soon(self._read, self._process, ready, on_end)
         self.say(op="open", folder=self._folder)
         with anyio.move_on_after(START_SECONDS):
@@ -81,20 +77,15 @@ class Agent:
 
     def say(self, **message: Any) -> None:
         """Send a message; once the agent is gone, nothing happens."""
-        text = json.dumps(message).encode()
-        if self._outgoing is not None:
-            try:
-                self._outgoing.send_nowait(MESSAGE.pack(len(text)) + text)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass
+        text = messages.dumps(message)
+        self._outgoing += MESSAGE.pack(len(text)) + text
+        self._more.set()
 
     async def aclose(self) -> None:
         """Close the lifeline, upon which the agent kills what is left and ends; wait for that."""
         process = self._process
         if process is None:
             return
-        if self._outgoing is not None:
-            self._outgoing.close()
         if process.stdin is not None:
             await process.stdin.aclose()
         with anyio.move_on_after(START_SECONDS) as patience:
@@ -106,14 +97,16 @@ class Agent:
             await process.stdout.aclose()
         self._process = None
 
-    async def _write(self, process: Process, outgoing: MemoryObjectReceiveStream[bytes]) -> None:
+    async def _write(self, process: Process) -> None:
         assert process.stdin is not None, "opened with a pipe"
-        with outgoing:
-            async for message in outgoing:
-                try:
-                    await process.stdin.send(message)
-                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return
+        while True:
+            await self._more.wait()
+            self._more = anyio.Event()
+            message, self._outgoing = bytes(self._outgoing), bytearray()
+            try:
+                await process.stdin.send(message)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
 
     async def _read(self, process: Process, ready: anyio.Event, on_end: Callable[[], None]) -> None:
         assert process.stdout is not None, "opened with a pipe"
@@ -134,7 +127,7 @@ class Agent:
             _, serial, stream = OUTPUT.unpack_from(body)
             self._on_output(serial, stream, body[OUTPUT.size :])
             return
-        message = json.loads(body[1:])
+        message = messages.loads(body[1:])
         if message["ev"] == "ready":
             self.pid = message["pid"]
             ready.set()
@@ -158,18 +151,24 @@ def _command() -> list[str]:
     """This very interpreter, with its flags, and without the current folder in front of the standard library."""
     flags = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
     flags += [f"-W{option}" for option in sys.warnoptions]
-    folder = str(Path(_child.__file__).parent)
-    return [sys.executable, *flags, "-c", BOOT, folder]
+    return [sys.executable, *flags, "-c", BOOT, os.path.dirname(_child.__file__)]
 
 
 def private_folder() -> str:
     """A new folder that only this user can read, with a path short enough for a socket."""
-    for parent in ("/dev/shm", tempfile.gettempdir(), "/tmp"):
-        if os.access(parent, os.W_OK) and len(parent) < LONGEST_SOCKET_PATH - 20:
-            return tempfile.mkdtemp(prefix="aioparallel-", dir=parent)
+    for parent in ("/dev/shm", os.environ.get("TMPDIR", "/tmp"), "/tmp"):
+        if len(parent) <= LONGEST_PARENT and os.access(parent, os.W_OK | os.X_OK):
+            folder = os.path.join(parent, f"aioparallel-{os.urandom(8).hex()}")
+            os.mkdir(folder, 0o700)
+            return folder
     raise WorkerStartError("no writable folder with a short path for a socket: set TMPDIR to one")
 
 
 def remove_folder(folder: str) -> None:
     """Remove a private folder; whatever the agent has removed already is fine."""
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        for name in os.listdir(folder):
+            os.unlink(os.path.join(folder, name))
+        os.rmdir(folder)
+    except FileNotFoundError:
+        pass

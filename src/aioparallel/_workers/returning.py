@@ -7,15 +7,19 @@ import pickle
 from typing import Any
 
 from .._child import failures
+from .._child.packing import described
 from .._model.errors import CallExitedError, PicklingError, RemoteError, RemoteTraceback
 
 __all__ = ["cannot_be_rebuilt", "unpack_failure"]
+
+Portrait = tuple[str, str, str, list[str]]
+"""Of an exception: class name, text, nearest built-in class, notes."""
 
 
 def cannot_be_rebuilt(error: BaseException, name: str) -> PicklingError:
     """The error for a result whose pickle arrived but does not load here."""
     problem = PicklingError(
-        f"the result of {name} arrived but cannot be rebuilt here ({type(error).__name__}: {error})",
+        f"the result of {name} arrived but cannot be rebuilt here ({described(error)})",
         path=f"the result of {name}",
     )
     problem.__cause__ = error
@@ -47,7 +51,7 @@ def unpack_failure(payload: Any, name: str, where: str) -> BaseException:
 
 
 def _raised(
-    pickled: bytes | None, text: str, portrait: tuple[str, str, str, list[str]], reason: str, *, name: str, where: str
+    pickled: bytes | None, text: str, portrait: Portrait, reason: str, *, name: str, where: str
 ) -> BaseException:
     error = None
     if pickled is not None:
@@ -56,25 +60,38 @@ def _raised(
         except KeyboardInterrupt:
             raise
         except BaseException as problem:
-            reason = f"{type(problem).__name__}: {problem}"
+            reason = described(problem)
     if not isinstance(error, BaseException):
         error = _stand_in(portrait, reason)
-    error.__cause__ = RemoteTraceback(text)
-    error.add_note(f"raised by {name} on {where}")
+    _annotate(error, text, f"raised by {name} on {where}")
     return error
 
 
-def _stand_in(portrait: tuple[str, str, str, list[str]], reason: str) -> BaseException:
-    """An exception of the nearest built-in class, so that the caller's ``except`` still catches it."""
-    type_name, said, base_name, notes = portrait
-    base = getattr(builtins, base_name, Exception)
-    bases = (RemoteError,) if issubclass(RemoteError, base) else (RemoteError, base)
-    try:
-        kind = type(type_name.rpartition(".")[2], bases, {"__module__": "aioparallel"})
-        error = kind(said, type_name=type_name, reason=reason)
-    except TypeError:  # a built-in class whose layout does not mix
-        error = RemoteError(said, type_name=type_name, reason=reason)
+def _annotate(error: BaseException, text: str, note: str) -> None:
+    """Add to an exception, also to one that allows no changes, as a frozen dataclass does."""
+    notes = getattr(error, "__notes__", None)
+    BaseException.__setattr__(error, "__cause__", RemoteTraceback(text))
+    BaseException.__setattr__(error, "__notes__", [*(notes if isinstance(notes, list) else ()), note])
+
+
+def _stand_in(portrait: Portrait, reason: str) -> RemoteError:
+    """An exception of the nearest built-in class possible, so that the caller's ``except`` still catches it."""
+    type_name, _, base_name, notes = portrait
+    nearest: type = getattr(builtins, base_name, Exception)
+    error = next(error for base in nearest.__mro__ if (error := _stand_in_as(base, portrait, reason)) is not None)
     for note in notes:
         error.add_note(note)
     error.add_note(f"stands in for {type_name}, which cannot be rebuilt here: {reason}")
+    return error
+
+
+def _stand_in_as(base: type, portrait: Portrait, reason: str) -> RemoteError | None:
+    """A stand-in that also is a *base*; ``None`` for the few classes that cannot be made of a text alone."""
+    type_name, said, *_ = portrait
+    bases = (RemoteError,) if issubclass(RemoteError, base) else (RemoteError, base)
+    own = {"__module__": "aioparallel", "__reduce__": lambda self: (_stand_in, (portrait, reason), vars(self))}
+    try:
+        error: RemoteError = type(type_name.rpartition(".")[2], bases, own)(said, type_name=type_name, reason=reason)
+    except TypeError:
+        return None
     return error

@@ -8,19 +8,21 @@ the same, so a changed global or closure is never stale; equal pickles travel on
 from __future__ import annotations
 
 import functools
-import hashlib
 import pickle
 import sys
 from collections.abc import Callable
 from importlib.machinery import PathFinder
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._child import packing
-from .._child.packing import ATOMS, Buffers, Unpicklable
+from .._child.packing import ATOMS, Unpicklable
 from .._model.call import function_name
 from .._model.errors import PicklingError
 from .._policy.batching import Costs
+
+if TYPE_CHECKING:
+    from .._child.packing import Buffers
 
 __all__ = ["Function", "Functions", "pack_arguments"]
 
@@ -52,7 +54,7 @@ class Functions:
 
     def __init__(self) -> None:
         self._count = 0
-        self._by_hash: dict[bytes, Function] = {}
+        self._by_pickle: dict[bytes, Function] = {}
         self._by_identity: dict[int, tuple[Any, tuple[Any, ...], Function]] = {}
 
     def get(self, fn: Callable[..., Any]) -> Function:
@@ -81,12 +83,11 @@ class Functions:
         return self._register(fn, packed), captured if constant else None
 
     def _register(self, fn: Callable[..., Any], packed: bytes) -> Function:
-        key = hashlib.blake2b(packed, digest_size=16).digest()
-        function = self._by_hash.get(key)
+        function = self._by_pickle.get(packed)
         if function is None:
             self._count += 1
-            _bound(self._by_hash)
-            function = self._by_hash[key] = Function(self._count, function_name(fn), packed)
+            _bound(self._by_pickle)
+            function = self._by_pickle[packed] = Function(self._count, function_name(fn), packed)
         return function
 
 

@@ -5,6 +5,7 @@ A command's module has ``add_arguments(parser)``, and ``run(options)`` which ret
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-__all__ = ["CommandError", "main"]
+__all__ = ["CommandError", "main", "show"]
 
 COMMANDS = {
     "demo": "measure the Python files of a folder with all CPUs, and compare with one",
@@ -47,6 +48,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
+
+
+def show(text: str) -> None:
+    """Print a result on standard output. A reader that has seen enough (``| head``) is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser(words: list[str]) -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sysconfig
@@ -17,7 +18,7 @@ from typing import TypeAlias, TypeVar
 
 from aioparallel import AioParallelError, ProcessExecutor, SmartFuture, ThreadExecutor, wait_any
 
-from . import CommandError
+from . import CommandError, show
 from .analysis import FileMeasure, measure_sources
 from .files import Failure, batches, find_files, read_files
 from .progress import Progress
@@ -63,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
         top=options.top,
         agreed=parallel == serial,
     )
-    print(json.dumps(as_json(report), indent=2) if options.json else as_text(report))
+    show(json.dumps(as_json(report), indent=2) if options.json else as_text(report))
     return 0
 
 
@@ -112,6 +113,7 @@ async def _all(calls: Mapping[SmartFuture[list[T | Failure]], Batch], progress: 
 def _serially(folder: str, groups: list[Batch], top: int, seconds: dict[str, float]) -> Measured:
     """The same work, here and now."""
     measured: list[Measured] = []
+    gc.freeze()  # or the collector would walk over the results of the other run too, and slow this one down
     with _timed(seconds, "serial"), Progress("Once more, serially", sum(map(len, groups))) as progress:
         for group in groups:
             measured.append(measure_sources(read_files(folder, group), top))

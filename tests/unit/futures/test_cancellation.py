@@ -17,7 +17,7 @@ async def awaits(future):
 
 
 WRAPPERS = {
-    "await": lambda future: awaits(future),
+    "await": awaits,
     "gather": lambda future: awaits(asyncio.gather(future)),
     "wait_for": lambda future: asyncio.wait_for(future, 60),
     "shielded from nothing": lambda future: awaits(asyncio.ensure_future(future)),
@@ -34,7 +34,7 @@ def wrapper(request):
 
 class TestLastAwaiter:
     async def test_cancels(self, work, wrapper, turns):
-        """Cancelling the last awaiter, whatever wraps the await, cancels the work once and ends the task as cancelled."""
+        """Cancelling the last awaiter, whatever wraps the await, cancels the work once and ends the task."""
         job = work("at once")
         task = asyncio.ensure_future(wrapper(job.future))
         await turns()
@@ -114,6 +114,32 @@ class TestLastAwaiter:
         assert task.cancelled()
         assert job.cancels == 0
         assert job.future.result() == 3
+
+    async def test_cancelled_and_settled_in_one_turn(self, work, turns):
+        """An awaiter is also cancelled if the future ends after that, in the same turn."""
+        job = work()
+        task = asyncio.ensure_future(job.future)
+        await turns()
+        task.cancel()
+        job.end(3)
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert job.cancels == 0
+        assert job.future.result() == 3
+
+    async def test_leaves_nothing_behind(self, work, turns):
+        """Of an awaiter that was cancelled, nothing is left in the future."""
+        job = work()
+        other = asyncio.ensure_future(job.future)
+        await turns()
+        before = dict(job.future._watchers)
+        task = asyncio.ensure_future(job.future)
+        await turns()
+        task.cancel()
+        await asyncio.wait([task])
+        assert job.future._watchers == before
+        job.end(1)
+        assert await other == 1
 
     async def test_value_that_arrives_late(self, work, turns):
         """Cancelled by its last awaiter, the work ends as cancelled even if its value arrives later."""
@@ -200,10 +226,13 @@ class TestHow:
             await turns()
             raise ValueError("no")
 
-        with pytest.raises(ExceptionGroup):
+        async def both():
             async with asyncio.TaskGroup() as group:
                 group.create_task(awaits(job.future))
                 group.create_task(fails())
+
+        with pytest.raises(ExceptionGroup):
+            await both()
         assert job.cancels == 1
 
     async def test_anyio_scope(self, work):

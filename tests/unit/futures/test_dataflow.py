@@ -231,7 +231,7 @@ class TestSubstituting:
 
 
 leaves = st.one_of(st.integers(0, 9), st.text(max_size=1), st.none())
-hashables = st.recursive(leaves, lambda inner: st.one_of(st.tuples(inner, inner), st.frozensets(inner, max_size=3)))
+hashables = st.one_of(leaves, st.tuples(leaves, leaves), st.frozensets(st.tuples(leaves), max_size=3))
 nested = st.recursive(
     hashables,
     lambda inner: st.one_of(

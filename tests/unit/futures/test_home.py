@@ -23,7 +23,7 @@ async def forever(log=None):
         await asyncio.Event().wait()
     finally:
         if log is not None:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
             log.append("cleaned up")
 
 
@@ -130,6 +130,7 @@ class TestCancelling:
             await future
         assert log == ["cleaned up"]
         assert not future.cancel()
+        assert not future._source.cancel()
 
     async def test_cancel_before_it_begins(self):
         """A coroutine that is cancelled before it begins never begins."""

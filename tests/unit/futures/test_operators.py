@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import math
@@ -171,14 +171,14 @@ class TestPythonsOrder:
         assert await F([1, 2, 3])[1:] == [2, 3]
         assert await divmod(7, F(2)) == (3, 1)
         assert await ([1] * F(2)) == [1, 1]
-        assert await ([1] + F([2])) == [1, 2]
+        assert await ([1] + F([2])) == [1, 2]  # noqa: RUF005 - the very operator
         assert await ({1} | F({2})) == {1, 2}
         assert await (fractions.Fraction(1, 2) + F(1)) == fractions.Fraction(3, 2)
         assert await (decimal.Decimal(1) - F(2)) == -1
-        assert await (datetime.timedelta(1) * F(2)) == datetime.timedelta(2)
+        assert await (dt.timedelta(1) * F(2)) == dt.timedelta(2)
         assert await (F(1) < 2)
-        assert await (1 < F(2))
-        assert not await (1 > F(2))
+        assert await (1 < F(2))  # noqa: SIM300 - the very order
+        assert not await (1 > F(2))  # noqa: SIM300 - the very order
 
     async def test_augmented_assignment(self):
         """Augmented assignment makes an expression."""

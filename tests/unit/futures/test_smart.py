@@ -288,14 +288,15 @@ class TestIdentity:
         assert repr(job.future).endswith("crunch: cancelled>")
         assert repr(finished([1] * 1000)).endswith(" done>")
 
-    async def test_repr_of_a_broken_source(self, work, monkeypatch):
-        """repr works while the executor does not."""
+    async def test_repr_of_a_broken_source(self, work, monkeypatch, complaints):
+        """repr and the log work while the executor does not."""
         job = work()
         monkeypatch.setattr(job, "info", lambda: 1 / 0)
         assert repr(job.future) == f"<SmartFuture #{job.future.id} pending>"
         job.fail(ValueError())
         assert repr(job.future) == f"<SmartFuture #{job.future.id} failed>"
-        del job.future  # unseen: the complaint works without the name
+        del job.future
+        assert len(complaints()) == 1
 
     @pytest.mark.parametrize("attempt", [pickle.dumps, copy.copy, copy.deepcopy])
     async def test_no_copies(self, attempt):
@@ -620,7 +621,7 @@ class TestThen:
                 assert await future == 5000
             else:
                 job.fail(ValueError()) if end == "fail" else job.stop()
-                with pytest.raises(ValueError if end == "fail" else CallCancelledError):  # noqa: PT011
+                with pytest.raises(ValueError if end == "fail" else CallCancelledError):
                     await future
 
 
@@ -645,6 +646,18 @@ class TestUnseenFailures:
         (record,) = [record for record in caplog.records if record.name == "aioparallel"]
         assert record.exc_info[1] is error
 
+    async def look(self, future, how):
+        if how == "await":
+            await future
+        elif how == "gather":
+            await asyncio.gather(future)
+        elif how == "result":
+            future.result()
+        elif how == "bool":
+            bool(future)
+        else:
+            await (future + 1)
+
     @pytest.mark.parametrize("see", ["await", "result", "exception", "bool", "expression", "gather"])
     async def test_seen(self, work, see, complaints):
         """Whoever awaits it or asks for it has seen it."""
@@ -654,16 +667,7 @@ class TestUnseenFailures:
             job.future.exception()
         else:
             with pytest.raises(ValueError, match="no"):
-                if see == "await":
-                    await job.future
-                elif see == "gather":
-                    await asyncio.gather(job.future)
-                elif see == "result":
-                    job.future.result()
-                elif see == "bool":
-                    bool(job.future)
-                else:
-                    await (job.future + 1)
+                await self.look(job.future, see)
         del job
         assert complaints() == []
 
@@ -683,6 +687,11 @@ class TestUnseenFailures:
         job.future.cancel()
         await asyncio.wait(derived)
         del job, derived
+        assert complaints() == []
+
+    async def test_call_that_met_a_cancelled_one(self, complaints):
+        """A call that failed because another was cancelled complains no more than that one."""
+        failed(CallCancelledError("the call was cancelled"))
         assert complaints() == []
 
 

@@ -1,0 +1,21 @@
+"""What the agent and the workers import from the standard library, as lean as it gets.
+
+A pool is ready when its agent has started, so the agent's imports are what opening a pool
+costs. The public faces of these modules pull in ``enum``, ``re``, ``typing`` and
+``threading``, which takes three times as long as everything else that happens here.
+"""
+
+from __future__ import annotations
+
+try:
+    import _pickle as pickle
+    import _signal as signal
+    import _socket as socket
+    from _queue import SimpleQueue
+except ImportError:  # an interpreter that has not those names
+    import pickle  # type: ignore[no-redef]
+    import signal  # type: ignore[no-redef]
+    import socket  # type: ignore[no-redef]
+    from queue import SimpleQueue  # type: ignore[assignment]
+
+__all__ = ["SimpleQueue", "pickle", "signal", "socket"]

@@ -1,0 +1,35 @@
+"""Limits on an executor: which of its calls hold a place behind a limit, or wait for one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .._futures.limits import Ticket
+from .._model.call import Call
+
+__all__ = ["Admissions"]
+
+
+class Admissions:
+    """The tickets of a run's calls. A call has one from the moment it wants to be queued until it has ended or pauses."""
+
+    def __init__(self) -> None:
+        self._tickets: dict[Call, Ticket] = {}
+
+    def ask(self, call: Call, go: Callable[[], None]) -> None:
+        """Have ``go`` called as soon as the call's limit admits it; at once, if it does so now."""
+        ticket = call.options.limit.request(call.args, call.kwargs, go)
+        self._tickets[call] = ticket
+        if ticket.admitted:
+            go()
+
+    def end(self, call: Call, error: BaseException | None = None) -> None:
+        """The call has ended, or will be begun again later."""
+        ticket = self._tickets.pop(call, None)
+        if ticket is not None:
+            ticket.end(error)
+
+    def end_all(self) -> None:
+        """The run is over."""
+        for call in list(self._tickets):
+            self.end(call)

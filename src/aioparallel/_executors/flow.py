@@ -1,0 +1,387 @@
+"""The engine of a map: it pulls items, keeps so many of them running, and collects their results.
+
+A map that has begun is two tasks, jobs of the loop's home. One opens the executor if that is the map's own, waits for
+the end, and stops what is left; the other opens, pulls and closes the source, and hands items over as long as the
+window has room. However a map ends (input exhausted, failure, cancelled, abandoned), afterwards nothing of it is left
+and its results are closed.
+
+The end of an item is noted by its future, and dealt with in the loop's next turn, together with what else has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+
+from .._futures.loops import soon
+from .._futures.smart import SmartFuture, stopped, wrapped
+from .._model.call import Call, Phase, function_name
+from .._model.errors import CallCancelledError, ExecutorClosedError
+from .._model.info import CallState, Outcome
+from .._model.options import CallOptions
+from .progress import Reporter, reporter
+from .results import Results
+from .sources import Source, open_source
+
+if TYPE_CHECKING:
+    from .mapoptions import MapOptions
+
+__all__ = ["Flow", "Plan", "Runner"]
+
+AHEAD = 2
+"""By default, so many times what runs at a time is in flight or ready."""
+MAX_HELD = 10_000
+"""By default, so many results are kept at most because an earlier item has not ended."""
+MAX_TAKE = 10_000
+"""So many items are pulled at once at most, although the window may have no bounds."""
+SHOWN = 80
+"""Characters of an item in an exception's note."""
+
+
+class Runner(Protocol):
+    """What a map asks of an executor."""
+
+    def _capacity(self) -> int: ...
+
+    async def _submit_wait(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> SmartFuture[Any]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A map before it begins.
+
+    Attributes:
+        fn: What is called for each item.
+        items: The input.
+        options: How.
+        executor: Makes the context in which there is an executor to run on.
+        total: How many items there are, if that is known.
+    """
+
+    fn: Callable[..., Any]
+    items: Iterable[Any]
+    options: MapOptions
+    executor: Callable[[], AbstractAsyncContextManager[Runner]]
+    total: int | None
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.options.name or function_name(self.fn)
+
+
+class Flow:
+    """One map that will run, runs, or did.
+
+    It does not know the object that the consumer holds, so that the consumer can drop that.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.results = Results(plan.options.ordered)
+        self.error: BaseException | None = None
+        self.pulled = 0
+        self.hungry = False
+        """Whether intake waits for room in the window."""
+        self._form = plan.options.form()
+        self._call_options = plan.options.call_options()
+        self._capacity = 1
+        self._flying: set[_Item] = set()
+        self._landed: list[_Item] = []
+        self._reporter: Reporter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._context = Context()
+        self._job: SmartFuture[None] | None = None
+        self._feeding: SmartFuture[None] | None = None
+        self._room_news = asyncio.Event()
+        self._end_news = asyncio.Event()
+        self._first_failed: int | None = None
+        self._no_more_input = False
+        self._prompt = False
+        """An error is to be raised as soon as what runs has stopped."""
+        self._stopping = False
+        self._complete = False
+
+    # Life
+
+    @property
+    def begun(self) -> bool:
+        """Whether it was started, or closed before that."""
+        return self._job is not None or self.results.closed
+
+    def begin(self) -> None:
+        """Start, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._job = wrapped(self._run())
+        self._job._watch(lambda _: self._end())
+
+    def cancel(self) -> None:
+        """End it now: nobody wants more."""
+        self.results.drop()
+        if self._job is None:
+            self.results.close()
+        elif not self._job.done():
+            self._complete = True  # as far as anybody wanted
+            self._job.cancel()
+
+    async def _run(self) -> None:
+        plan = self.plan
+        try:
+            self._reporter = reporter(plan.options.progress, plan.name, plan.total)
+            async with plan.executor() as pool:
+                await self._run_on(pool)
+            self._complete = True
+        except Exception as error:
+            self._blame(error)
+        finally:
+            if self._reporter is not None:
+                self._reporter.close()
+
+    async def _run_on(self, pool: Runner) -> None:
+        self._feeding = wrapped(self._feed(pool))
+        self._feeding._watch(self._on_fed)
+        try:
+            while not self._prompt and (self._flying or not self._feeding.done()):
+                self._end_news.clear()
+                await self._end_news.wait()
+        finally:
+            self._close_intake()
+            with anyio.CancelScope(shield=True):
+                await self._stop()
+                await stopped([self._feeding])
+
+    def _end(self) -> None:
+        """The task has ended, or the loop was shut down before its first step."""
+        if not self._complete:
+            self._blame(CallCancelledError("the map was cancelled by the end of its event loop"))
+        self.results.close()
+
+    def _blame(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+
+    # Intake
+
+    async def _feed(self, pool: Runner) -> None:
+        """Hand items over until there are no more."""
+        source = open_source(self.plan.items)
+        try:
+            while not self._no_more_input:
+                items = await source.take(await self._until_room(pool))
+                if not items:
+                    break
+                await self._hand_over(pool, items)
+        except Exception as error:
+            self._blame(error)
+        finally:
+            await self._put_away(source)
+
+    async def _put_away(self, source: Source) -> None:
+        try:
+            await source.aclose()
+        except Exception as error:
+            self._blame(error)
+
+    def _close_intake(self) -> None:
+        """Take no more input, and close it."""
+        self._no_more_input = True
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    def _on_fed(self, feeding: SmartFuture[None]) -> None:
+        error = feeding.exception()
+        if feeding.cancelled():
+            error = None if self._no_more_input else CallCancelledError("the input of the map was cancelled")
+        if error is not None:
+            self._blame(error)
+        self._end_news.set()
+
+    async def _hand_over(self, pool: Runner, items: Sequence[Any]) -> None:
+        for item in items:
+            if self._no_more_input:
+                return
+            index = self.pulled
+            self.pulled += 1
+            try:
+                args, kwargs = self._form.arguments(item)
+                future = await pool._submit_wait(self.plan.fn, args, kwargs, self._call_options)
+            except ExecutorClosedError:
+                raise
+            except Exception as error:
+                self.failed(index, item, error)
+                self._show()
+            else:
+                flying = _Item(self, index, item, future)
+                self._flying.add(flying)
+                future._watch(flying)
+
+    async def _until_room(self, pool: Runner) -> int:
+        self._capacity = pool._capacity()
+        while (room := self.room()) < 1:
+            self.hungry = True
+            self._room_news.clear()
+            await self._room_news.wait()
+        self.hungry = False
+        return room
+
+    def room(self) -> int:
+        """How many items may be pulled now."""
+        results = self.results
+        outstanding = self.pulled - results.passed
+        prefetch = self.plan.options.prefetch
+        if prefetch is not None:
+            return int(min(prefetch - outstanding, MAX_TAKE))
+        held = results.held if results.keeping else min(results.held, MAX_HELD)
+        return AHEAD * self._capacity - outstanding + held
+
+    def nudge(self) -> None:
+        """Something changed: go on where that makes a difference."""
+        if self.hungry and self.room() > 0:
+            self._room_news.set()
+        if not self._flying or self._prompt:
+            self._end_news.set()
+
+    # Ends
+
+    def on_ended(self, item: _Item) -> None:
+        """An item's future was settled."""
+        if not self._landed:
+            soon(self._loop, self._context, self._land)
+        self._landed.append(item)
+
+    def _land(self) -> None:
+        landed, self._landed = self._landed, []
+        landed.sort(key=_is_bad)
+        try:
+            for item in landed:
+                self._flying.discard(item)
+                item.land(self._stopping)
+        except Exception as error:  # of a progress callable
+            self._blame(error)
+            self._stop_early()
+        self._show()
+
+    def _show(self) -> None:
+        self.results.notify()
+        self.nudge()
+
+    def succeeded(self, item: _Item, value: Any) -> None:
+        """An item has its value."""
+        if self.plan.options.errors == "return":
+            value = Outcome(item.index, item.item, value, None, *_where(item.future))
+        self.results.add(item.index, 1, (value,))
+        self._count(0)
+
+    def failed(self, index: int, item: Any, error: BaseException, future: SmartFuture[Any] | None = None) -> None:
+        """An item has failed."""
+        _describe(error, index, item)
+        errors = self.plan.options.errors
+        if errors == "return":
+            worker, duration = (None, None) if future is None else _where(future)
+            self.results.add(index, 1, (Outcome(index, item, None, error, worker, duration),))
+        elif errors == "finish":
+            self.results.add(index, 1, ())
+            self._finish_early(index, error)
+        else:
+            self._blame(error)
+            self._stop_early()
+        self._count(1)
+
+    def _count(self, failed: int) -> None:
+        if self._reporter is not None:
+            self._reporter.count(1, failed)
+
+    def _stop_early(self) -> None:
+        """Cancel what is left, and raise."""
+        self._prompt = True
+        self.results.seal()
+        self._close_intake()
+
+    def _finish_early(self, index: int, error: BaseException) -> None:
+        """Let what runs end, and then raise: of several failures the one of the earliest item."""
+        if self._first_failed is None or index < self._first_failed:
+            self._first_failed, self.error = index, error
+        self._close_intake()
+        for item in [item for item in self._flying if item.is_waiting()]:
+            self._flying.discard(item)
+            item.future._unwatch(item)
+            item.future.cancel()
+            self.results.add(item.index, 1, ())
+
+    async def _stop(self) -> None:
+        """Cancel whatever is in flight, and wait until it has stopped."""
+        self._stopping = True
+        futures = [item.future for item in self._flying]
+        for future in futures:
+            future.cancel()
+        await stopped(futures)
+
+
+class _Item:
+    """One item in flight; it watches its call's future."""
+
+    __slots__ = ("flow", "future", "index", "item")
+
+    def __init__(self, flow: Flow, index: int, item: Any, future: SmartFuture[Any]) -> None:
+        self.flow = flow
+        self.index = index
+        self.item = item
+        self.future = future
+
+    def __call__(self, _: SmartFuture[Any]) -> None:
+        self.flow.on_ended(self)
+
+    def land(self, unwanted: bool) -> None:
+        """Tell the flow how it ended; asking for the exception says that it was seen."""
+        error = self.future.exception()
+        if unwanted:
+            return
+        if error is None:
+            self.flow.succeeded(self, self.future.result())
+        else:
+            self.flow.failed(self.index, self.item, error, self.future)
+
+    def is_waiting(self) -> bool:
+        """Whether it has certainly not begun."""
+        source = self.future._source
+        if isinstance(source, Call):
+            return source.phase in {Phase.WAITING, Phase.QUEUED, Phase.PAUSED}
+        return self.future.info.state in {CallState.WAITING, CallState.QUEUED}
+
+
+def _is_bad(item: _Item) -> bool:
+    return not item.future._succeeded()
+
+
+def _where(future: SmartFuture[Any]) -> tuple[str | None, float | None]:
+    """Who ran a call, and for how long."""
+    source = future._source
+    if isinstance(source, Call):
+        return None if source.worker is None else str(source.worker), source.duration
+    return future.info.worker, None
+
+
+def _describe(error: BaseException, index: int, item: Any) -> None:
+    """Say of an exception which item it belongs to."""
+    try:
+        error.seq_index = index  # type: ignore[attr-defined]
+        error.add_note(f"item {index} of the map: {_shown(item)}")
+    except (AttributeError, TypeError):
+        pass  # a class that takes no attributes
+
+
+def _shown(item: Any) -> str:
+    try:
+        text = repr(item)
+    except Exception as error:
+        text = f"<{type(item).__name__} whose repr raises {type(error).__name__}>"
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."

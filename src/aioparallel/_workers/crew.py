@@ -1,0 +1,162 @@
+"""Crews: who runs calls inside this process, on threads or as tasks of the event loop.
+
+A crew is given calls and says how they ended; it decides nothing. What is true of every crew:
+
+* A call begins when its number is taken out of the crew's waiting calls, which happens once: by a member, or by
+  ``take_back``. So a call that was taken back never begins.
+* A call runs in the contextvars of its submitter, with :data:`~aioparallel._child.current.current` set.
+* Each end is reported once, on the loop, together with all others that came since the loop last looked.
+* A member that is in a call cannot be stopped from outside. Who gives up waiting for a call says so by adding its
+  number to ``abandoned``; its end is reported like any other when it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from time import monotonic, time
+from types import CoroutineType
+from typing import Any
+
+from anyio.abc import TaskGroup
+
+from .._child.current import Current, current
+from .._model.call import Call, Ending, function_name
+from .._model.errors import CallExitedError
+from .._model.slots import occupy
+from .._policy.ledger import WorkerEnd
+
+__all__ = ["Crew", "Report"]
+
+Report = Callable[[list[WorkerEnd]], None]
+
+
+class Crew(ABC):
+    """Members that run calls, as many at a time as there are members.
+
+    Args:
+        kind: The kind of executor it works for.
+        name: Its executor's name.
+        size: How many members there may be; they are hired as calls come.
+        group: The task group that members belong to.
+        report: Takes ends, on the loop.
+    """
+
+    def __init__(self, kind: str, name: str, size: int, group: TaskGroup, report: Report) -> None:
+        self.kind = kind
+        self.name = name
+        self.size = size
+        self.loop = asyncio.get_running_loop()
+        self.asked: set[int] = set()
+        """Numbers of calls that have begun and should stop."""
+        self._group = group
+        self._report = report
+        self._members = 0
+        self._unfinished = 0
+        """Calls that were put here, and neither ended nor were taken back."""
+        self._ends: deque[WorkerEnd] = deque()
+        self._told = False
+        """Whether the loop is going to look at the ends."""
+        self._closing = False
+        self._changed = asyncio.Event()
+
+    async def open(self) -> None:
+        """Return when calls can be put."""
+
+    @abstractmethod
+    def put(self, calls: list[Call]) -> None:
+        """Run these calls, in this order, each as soon as a member is free."""
+
+    @abstractmethod
+    def waiting(self) -> Iterable[Call]:
+        """The calls that have not begun."""
+
+    @abstractmethod
+    def take_back(self, number: int) -> bool:
+        """Take a call away from the crew; ``False`` if it has begun."""
+
+    @abstractmethod
+    def stop(self, number: int) -> bool:
+        """Ask a call that has begun to stop; ``False`` if there is no way to."""
+
+    @abstractmethod
+    def stack(self, number: int) -> str:
+        """Where a call that has begun is just now, as a traceback shows it."""
+
+    @abstractmethod
+    async def close(self, grace: float) -> None:
+        """Let everybody go, and leave behind who has not come after ``grace`` seconds."""
+
+    def collect(self) -> None:
+        """Report the ends that are there."""
+        self._told = False
+        ends: list[WorkerEnd] = []
+        while self._ends:
+            ends.append(self._ends.popleft())
+        if ends:
+            self._unfinished -= len(ends)
+            self._report(ends)
+
+    def _enter(self, call: Call, member: int) -> Context:
+        """The context that a call runs in: its submitter's, or a copy of that if it may begin again."""
+        context = call.context
+        assert context is not None, "it was captured when the call was submitted"
+        if call.options.retry is None:
+            call.context = None  # a future that is kept must not keep whatever its submitter's context refers to
+        else:
+            context = context.copy()
+        context.run(self._occupy, call, member)
+        return context
+
+    def _occupy(self, call: Call, member: int) -> None:
+        number, asked = call.seq, self.asked
+        current.set(Current(call.future.id, call.name, call.attempts, member, None, lambda: number in asked))
+        occupy(self.kind, self.loop)
+
+    def _call(self, call: Call, fn: Any, args: Any, kwargs: Any, member: int) -> tuple[Ending, Any, float]:
+        """Run a plain function, here and now: how it ended, its value or error, and the seconds it took."""
+        context = self._enter(call, member)
+        call.begun_at = time()
+        began = monotonic()
+        ending = Ending.OK
+        try:
+            value = context.run(fn, *args, **kwargs)
+        except BaseException as error:
+            ending, value = Ending.RAISED, self._presentable(error, fn, member)
+        took = monotonic() - began
+        if type(value) is CoroutineType:
+            value.close()
+            ending, value = Ending.RAISED, _never_awaited(fn)
+        return ending, value, took
+
+    def _presentable(self, error: BaseException, fn: Any, member: int) -> BaseException:
+        """What a call raised, without our frame at the top of its traceback, which would keep the call alive."""
+        trace = error.__traceback__
+        error = error.with_traceback(trace and trace.tb_next)
+        if not isinstance(error, (SystemExit, KeyboardInterrupt)):
+            return error
+        code = getattr(error, "code", None)
+        how = f"sys.exit({code!r})" if isinstance(error, SystemExit) else type(error).__name__
+        where = f"{self.name}-{member}"
+        exited = CallExitedError(f"{function_name(fn)} ended by {how} on {where}; the worker lives on", code=code)
+        exited.__cause__ = error
+        return exited
+
+    def _dismiss(self) -> None:
+        self._members -= 1
+        self._changed.set()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def _never_awaited(fn: Any) -> TypeError:
+    return TypeError(
+        f"{function_name(fn)} returned a coroutine, and nobody here awaits it: "
+        "submit the coroutine function itself to a CoroutineExecutor"
+    )

@@ -1,0 +1,186 @@
+"""A crew of tasks that stay: each runs one coroutine after another, every one in the context of its own call.
+
+Starting a task costs more than running a short coroutine, so tasks stay. A coroutine is driven
+inside its call's context by stepping it there, and what it awaits is handed on to the task; so to
+asyncio and anyio it is as if it ran in the task itself.
+
+To cancel one call, its task is cancelled while it is in that call. What a call leaves behind, be it a
+cancellation that nobody took back or one that came too late, is cleared before the next one begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from asyncio import CancelledError, Future, Task
+from collections import OrderedDict
+from collections.abc import Coroutine, Generator, Iterable
+from contextvars import Context
+from time import monotonic, time
+from types import CoroutineType, FrameType, coroutine
+from typing import Any
+
+from anyio.abc import TaskGroup
+
+from .._model.call import Call, Ending
+from .crew import Crew, Report
+
+__all__ = ["Tasks"]
+
+_log = logging.getLogger("aioparallel")
+
+
+class Tasks(Crew):
+    """Tasks that stay until the crew is closed; made of the same arguments as every crew."""
+
+    def __init__(self, kind: str, name: str, size: int, group: TaskGroup, report: Report) -> None:
+        super().__init__(kind, name, size, group, report)
+        self._waiting: OrderedDict[int, Call] = OrderedDict()
+        self._running: dict[int, tuple[Call, Task[Any], Coroutine[Any, Any, Any]]] = {}
+        self._idle: list[Future[None]] = []
+        self._giving_up = False
+        """Whether a coroutine that is cancelled is closed instead."""
+
+    def put(self, calls: list[Call]) -> None:
+        """Run these calls, in this order, each as soon as a task is free."""
+        for call in calls:
+            self._waiting[call.seq] = call
+            if self._idle:
+                self._wake_one()
+        self._unfinished += len(calls)
+        while self._members < min(self.size, self._unfinished):
+            self._hire()
+
+    def waiting(self) -> Iterable[Call]:
+        """The calls that have not begun."""
+        return list(self._waiting.values())
+
+    def take_back(self, number: int) -> bool:
+        """Take a call away from the crew; ``False`` if it has begun."""
+        taken = self._waiting.pop(number, None) is not None
+        self._unfinished -= taken
+        return taken
+
+    def stop(self, number: int) -> bool:
+        """Cancel a call that has begun."""
+        call, task, _ = self._running[number]
+        return task.cancel(f"{call.name} was cancelled")
+
+    def stack(self, number: int) -> str:
+        """Where a call that has begun is just now, as a traceback shows it."""
+        frames = [(frame, frame.f_lineno) for frame in _frames(self._running[number][2])]
+        return "".join(traceback.StackSummary.extract(iter(frames)).format())
+
+    async def close(self, grace: float) -> None:
+        """Let all tasks end; coroutines that go on although they were cancelled are closed."""
+        self._closing = self._giving_up = True
+        while self._idle:
+            self._wake_one()
+        for call, task, _ in list(self._running.values()):
+            _log.warning("%s: %s did not stop when it was cancelled; it is closed", self.name, call.name)
+            task.cancel()
+        await self._until(lambda: not self._members)
+
+    def _hire(self) -> None:
+        index = self._members
+        self._members += 1
+        Context().run(self._group.start_soon, self._serve, index, name=f"aioparallel {self.name} {index}")
+
+    def _wake_one(self) -> None:
+        waiter = self._idle.pop()
+        if not waiter.done():
+            waiter.set_result(None)
+
+    async def _serve(self, index: int) -> None:
+        """The life of a task with the crew."""
+        task = asyncio.current_task()
+        assert task is not None, "we run on an event loop"
+        waiting = self._waiting
+        try:
+            while waiting or await self._called():
+                if waiting:
+                    number, call = waiting.popitem(last=False)
+                    await self._run(number, call, index, task)
+                    del call  # an idle task keeps nothing alive
+                if task.cancelling():
+                    await _calm_down(task)
+        finally:
+            self._dismiss()
+
+    async def _called(self) -> bool:
+        """Wait until there is something to do; ``False`` if it is time to go."""
+        if self._closing:
+            return False
+        waiter = self.loop.create_future()
+        self._idle.append(waiter)
+        try:
+            await waiter
+        except CancelledError:
+            # Either the group ends, or somebody kept hold of the task that once ran his call. Ending by this error would
+            # end the group.
+            return not waiter.cancelled()
+        return True
+
+    @coroutine
+    def _run(self, number: int, call: Call, index: int, task: Task[Any]) -> Generator[Any, Any, None]:
+        context = self._enter(call, index)
+        call.begun_at = time()
+        began = monotonic()
+        try:
+            started = context.run(call.fn, *call.args, **call.kwargs)
+            if type(started) is not CoroutineType:
+                started = _awaiting(started)
+            self._running[number] = call, task, started
+            value = yield from self._drive(started, context)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self._ends.append((number, Ending.RAISED, self._presentable(error, call.fn, index), monotonic() - began))
+        else:
+            self._ends.append((number, Ending.OK, value, monotonic() - began))
+        finally:
+            self._running.pop(number, None)
+        if not self._told:
+            self._told = True
+            self.loop.call_soon(self.collect)
+
+    def _drive(self, started: Coroutine[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
+        """Step a coroutine inside a context, and hand on what it awaits."""
+        run, step, given = context.run, started.send, None
+        while True:
+            try:
+                wanted = run(step, given)
+            except StopIteration as end:
+                return end.value
+            try:
+                given = yield wanted
+                step = started.send
+            except BaseException as error:
+                if self._giving_up:
+                    run(started.close)
+                    raise
+                step, given = started.throw, error
+
+
+async def _awaiting(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def _calm_down(task: Task[Any]) -> None:
+    """Let no cancellation that was meant for one call reach the next."""
+    try:
+        await asyncio.sleep(0)  # one that is under way arrives here
+    except CancelledError:
+        pass
+    while task.cancelling():
+        task.uncancel()
+
+
+def _frames(awaited: Any) -> Iterable[FrameType]:
+    """The frames of a coroutine, and of the coroutines and generators that it waits for."""
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)

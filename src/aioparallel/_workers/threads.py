@@ -1,0 +1,255 @@
+"""A crew of threads that stay: they take calls from one queue, and wake the loop once for many ends."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from contextvars import Context
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .._model.call import Call, function_name
+from .._model.errors import WorkerStartError
+from .crew import Crew, Report
+
+__all__ = ["Threads"]
+
+LOOK_SECONDS = 0.5
+"""How often an idle thread looks whether the program ended without closing its executor."""
+LONG = 0.01
+"""A thread that was in a call so long looks, too."""
+LEAVING_SECONDS = 1.0
+"""What an idle thread is given to end."""
+
+Job = tuple[Call, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+"""A call and what it needs to begin; the call's own fields are cleared when it is settled, whenever that is."""
+
+_log = logging.getLogger("aioparallel")
+
+
+class Threads(Crew):
+    """Threads of ``anyio.to_thread`` that stay until the crew is closed.
+
+    Args:
+        kind: The kind of executor it works for.
+        name: Its executor's name.
+        size: How many threads there may be.
+        group: The task group that threads belong to.
+        report: Takes ends, on the loop.
+        broken: Told when no thread can be started.
+        initializer: Called in each thread before its first call.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        name: str,
+        size: int,
+        group: TaskGroup,
+        report: Report,
+        broken: Callable[[WorkerStartError], None],
+        initializer: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(kind, name, size, group, report)
+        self._broken = broken
+        self._initializer = initializer
+        self._limiter = anyio.CapacityLimiter(size)
+        self._inbox: SimpleQueue[int | None] = SimpleQueue()
+        self._waiting: dict[int, Job] = {}
+        self._running: dict[int, tuple[Callable[..., Any], int]] = {}
+        """The function and the thread of each call that has begun."""
+        self._indexes = list(reversed(range(size)))
+        """Those that no thread has, the next one last."""
+        self._expected: set[int] = set()
+        """Indexes of threads that have not begun. Who takes one out, the thread or its task, answers for it."""
+        self._set_up = initializer is None
+        self._failure: WorkerStartError | None = None
+
+    async def open(self) -> None:
+        """Return when calls can be put: with an initializer, when it has run in the first thread.
+
+        Raises:
+            WorkerStartError: The initializer failed there.
+        """
+        if self._initializer is not None:
+            self._hire()
+            await self._until(lambda: self._set_up or self._failure is not None)
+        if self._failure is not None:
+            raise self._failure
+
+    def put(self, calls: list[Call]) -> None:
+        """Run these calls, in this order, each as soon as a thread is free."""
+        for call in calls:
+            self._waiting[call.seq] = call, call.fn, call.args, call.kwargs
+            self._inbox.put(call.seq)
+        self._unfinished += len(calls)
+        if self._members < self.size:
+            self._staff()
+
+    def waiting(self) -> Iterable[Call]:
+        """The calls that have not begun."""
+        return [job[0] for job in list(self._waiting.values())]
+
+    def take_back(self, number: int) -> bool:
+        """Take a call away from the crew; ``False`` if it has begun."""
+        taken = self._waiting.pop(number, None) is not None
+        self._unfinished -= taken
+        return taken
+
+    def stop(self, number: int) -> bool:
+        """Nothing can stop a thread; the call may ask whether it was cancelled."""
+        return False
+
+    def stack(self, number: int) -> str:
+        """Where a call that has begun is just now, as a traceback shows it."""
+        _, thread = self._running.get(number, (None, 0))
+        frame: FrameType | None = sys._current_frames().get(thread)
+        frames: list[tuple[FrameType, int]] = []
+        while frame is not None and frame.f_code is not _RUN:
+            frames.append((frame, frame.f_lineno))
+            frame = frame.f_back
+        return "".join(traceback.StackSummary.extract(reversed(frames)).format()) if frame is not None else ""
+
+    async def close(self, grace: float) -> None:
+        """Let all threads end; leave behind those whose function has not returned after ``grace`` seconds."""
+        self._closing = True
+        for _ in range(self._members):
+            self._inbox.put(None)
+        with anyio.move_on_after(grace):
+            await self._until(lambda: not self._members)
+        with anyio.move_on_after(LEAVING_SECONDS):
+            await self._until(lambda: self._members <= len(self._running))
+        for fn, _ in list(self._running.values()):
+            _log.warning(
+                "%s was closed, but a thread of it is still in %s, and ends when that returns. A thread cannot be "
+                "stopped; a function that takes long should call aioparallel.check_cancelled() now and then.",
+                self.name,
+                function_name(fn),
+            )
+
+    # On the loop: threads come and go
+
+    def _staff(self) -> None:
+        """Have a thread for each call, as far as there may be so many."""
+        while self._members < min(self.size, self._unfinished):
+            self._hire()
+
+    def _hire(self) -> None:
+        index = self._indexes.pop()
+        self._members += 1
+        self._expected.add(index)
+        Context().run(self._group.start_soon, self._employ, index, name=f"aioparallel {self.name} {index}")
+
+    async def _employ(self, index: int) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._serve, index, abandon_on_cancel=True, limiter=self._limiter)
+        except Exception as error:
+            self._cannot_start(error)
+        finally:
+            if index in self._expected:
+                self._expected.discard(index)
+                self._left(index, None)
+
+    def _arrived(self) -> None:
+        self._set_up = True
+        self._changed.set()
+
+    def _left(self, index: int, thread: threading.Thread | None) -> None:
+        if thread is not None:
+            _forget(thread)
+        self._indexes.append(index)
+        self._dismiss()
+        if self._waiting and not self._closing:
+            self._staff()
+
+    def _cannot_start(self, error: Exception) -> None:
+        """Do with the threads there are; without any, nothing that waits can ever run."""
+        _log.warning("%s: a thread could not be started, and is not tried again", self.name, exc_info=error)
+        text = "".join(traceback.format_exception(error))
+        self._failure = WorkerStartError(f"{self.name}: a thread could not be started:\n{text}")
+        self._failure.__cause__ = error
+        self.size = self._members
+        self._changed.set()
+        if not self._members:
+            self._broken(self._failure)
+
+    # On a thread
+
+    def _serve(self, index: int) -> None:
+        """The life of a thread with the crew."""
+        try:
+            self._expected.remove(index)
+        except KeyError:
+            return  # its task was cancelled before we came
+        thread = threading.current_thread()
+        old_name, thread.name = thread.name, f"aioparallel {self.name} {index}"
+        try:
+            if self._initializer is not None:
+                self._initializer()
+                self._post(self._arrived)
+            self._work(index, threading.get_ident())
+        finally:
+            thread.name = old_name
+            _quit(thread)
+            self._post(self._left, index, thread)
+
+    def _work(self, index: int, thread: int) -> None:
+        main = threading.main_thread()
+        while True:
+            try:
+                number = self._inbox.get(True, LOOK_SECONDS)
+            except Empty:
+                if main.is_alive():
+                    continue
+                return  # or the interpreter would wait for us for ever
+            if number is None:
+                return
+            job = self._waiting.pop(number, None)
+            if job is None:
+                continue
+            took = self._run(number, job, index, thread)
+            job = None  # an idle thread keeps nothing alive
+            if took > LONG and not main.is_alive():
+                return
+
+    def _run(self, number: int, job: Job, index: int, thread: int) -> float:
+        self._running[number] = job[1], thread
+        ending, value, took = self._call(*job, index)
+        self._ends.append((number, ending, value, took))
+        del self._running[number]
+        if not self._told:
+            self._told = True
+            self._post(self.collect)
+        return took
+
+    def _post(self, fn: Callable[..., None], *args: Any) -> None:
+        try:
+            self.loop.call_soon_threadsafe(fn, *args)
+        except RuntimeError:
+            if not self.loop.is_closed():  # if it is, nobody is left to be told
+                raise
+
+
+_RUN = Threads._call.__code__
+
+
+def _quit(thread: threading.Thread) -> None:
+    """Have AnyIO's thread end with us; it would wait for other work until the loop's first task ends, or for ever."""
+    stop = getattr(thread, "stop", None)
+    if stop is not None:
+        stop()
+
+
+def _forget(thread: threading.Thread) -> None:
+    """Wait the moment that a thread takes from its last word to its end, and have nothing of AnyIO's refer to it."""
+    stop, task = getattr(thread, "stop", None), getattr(thread, "root_task", None)
+    if stop is not None and task is not None:
+        task.remove_done_callback(stop)
+        thread.join(LEAVING_SECONDS)

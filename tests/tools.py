@@ -1,0 +1,109 @@
+"""Making the order of things across tasks, threads and processes, without sleeping: gates, and waiting with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 20.0
+"""Seconds after which a test that waits for something has failed."""
+
+
+async def until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> Any:
+    """Wait until the condition holds, while the loop goes on; returns what made it true."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"did not come true within {seconds} s: {what or condition}"
+        await asyncio.sleep(0.002)
+    return found
+
+
+def wait_for(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> Any:
+    """The same where no loop runs."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"did not come true within {seconds} s: {what or condition}"
+        time.sleep(0.002)
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True)
+class Log:
+    """Lines that calls write wherever they run, in a file."""
+
+    path: str
+
+    def write(self, line: object) -> None:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, f"{line}\n".encode())  # short lines are appended as a whole
+        finally:
+            os.close(descriptor)
+
+    @property
+    def lines(self) -> list[str]:
+        try:
+            return Path(self.path).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Where calls wait, wherever they run, until the test opens it; whoever is stopped at the gate never leaves it."""
+
+    path: str
+
+    @property
+    def entered(self) -> list[int]:
+        """The processes of the calls that have come to the gate."""
+        return [int(line) for line in Log(f"{self.path}-entered").lines]
+
+    @property
+    def left(self) -> list[int]:
+        """The processes of the calls that have gone through."""
+        return [int(line) for line in Log(f"{self.path}-left").lines]
+
+    @property
+    def is_open(self) -> bool:
+        return os.path.exists(self.path)
+
+    def open(self) -> None:
+        Path(self.path).touch()
+
+    def enter(self) -> None:
+        Log(f"{self.path}-entered").write(os.getpid())
+
+    def leave(self) -> None:
+        Log(f"{self.path}-left").write(os.getpid())
+
+
+def hold(gate: Gate, value: Any = None) -> Any:
+    """Wait at the gate, then return the value."""
+    gate.enter()
+    while not gate.is_open:
+        time.sleep(0.002)
+    gate.leave()
+    return value
+
+
+async def hold_async(gate: Gate, value: Any = None) -> Any:
+    """The same as a coroutine."""
+    gate.enter()
+    while not gate.is_open:
+        await asyncio.sleep(0.002)
+    gate.leave()
+    return value
