@@ -59,11 +59,20 @@ def pickler() -> Any:
     if _pickler is None:
         from enum import EnumMeta
 
-        import cloudpickle  # costs 5 ms to import, and most workers never need it
+        from cloudpickle import cloudpickle  # costs 5 ms to import, and most workers never need it
 
         class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
             def reducer_override(self, obj: Any) -> Any:
                 reduced = super().reducer_override(obj)
+                return _with_all_members(obj, reduced) if isinstance(obj, EnumMeta) else reduced
+
+            def reduce_by_value(self, obj: Any) -> Any:
+                """Reduce a function, class or module as if no module by its name could be imported anywhere."""
+                if isinstance(obj, FunctionType):
+                    return self._dynamic_function_reduce(obj)
+                if isinstance(obj, ModuleType):
+                    return ModuleType, (obj.__name__,), {k: v for k, v in vars(obj).items() if k != "__builtins__"}
+                reduced = cloudpickle._dynamic_class_reduce(obj)
                 return _with_all_members(obj, reduced) if isinstance(obj, EnumMeta) else reduced
 
         _pickler = Pickler
@@ -172,7 +181,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _made_of(value: Any) -> Iterator[tuple[str, Any]]:
     from functools import partial
-    from types import BuiltinMethodType, FunctionType, MethodType
+    from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
 
     if isinstance(value, dict):
         for key, item in list(value.items()):

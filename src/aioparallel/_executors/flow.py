@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -36,6 +36,8 @@ __all__ = ["Flow", "Plan", "Runner"]
 
 AHEAD = 2
 """By default, so many times what runs at a time is in flight or ready."""
+AHEAD_OF_KEYS = 1000
+"""With a limit for each key, so many: the items of a key that must wait should not hide those of others."""
 MAX_HELD = 10_000
 """By default, so many results are kept at most because an earlier item has not ended."""
 MAX_TAKE = 10_000
@@ -93,7 +95,7 @@ class Flow:
         """Whether intake waits for room in the window."""
         self._form = plan.options.form()
         self._call_options = plan.options.call_options()
-        self._capacity = 1
+        self._ahead = 1
         self._flying: set[_Item] = set()
         self._landed: list[_Item] = []
         self._reporter: Reporter | None = None
@@ -213,7 +215,7 @@ class Flow:
             self.pulled += 1
             try:
                 args, kwargs = self._form.arguments(item)
-                future = await pool._submit_wait(self.plan.fn, args, kwargs, self._call_options)
+                future = await pool._submit_wait(self.plan.fn, args, kwargs, self._options_for(item))
             except ExecutorClosedError:
                 raise
             except Exception as error:
@@ -224,8 +226,13 @@ class Flow:
                 self._flying.add(flying)
                 future._watch(flying)
 
+    def _options_for(self, item: Any) -> CallOptions:
+        options = self._call_options
+        return options if options.limit is None else replace(options, limit=options.limit.for_item(item))
+
     async def _until_room(self, pool: Runner) -> int:
-        self._capacity = pool._capacity()
+        keyed = getattr(self._call_options.limit, "key", None) is not None
+        self._ahead = max(AHEAD * pool._capacity(), AHEAD_OF_KEYS if keyed else 1)
         while (room := self.room()) < 1:
             self.hungry = True
             self._room_news.clear()
@@ -241,7 +248,7 @@ class Flow:
         if prefetch is not None:
             return int(min(prefetch - outstanding, MAX_TAKE))
         held = results.held if results.keeping else min(results.held, MAX_HELD)
-        return AHEAD * self._capacity - outstanding + held
+        return self._ahead - outstanding + held
 
     def nudge(self) -> None:
         """Something changed: go on where that makes a difference."""

@@ -103,6 +103,8 @@ class Foreman:
         self._timers: dict[int, TimerHandle] = {}
         """For each number: when the call is overdue or, once it was told to stop, when it is given up."""
         self._overdue: dict[int, TaskTimeoutError] = {}
+        self._given_up: set[int] = set()
+        """Numbers of calls that run although they are settled."""
 
     async def open(self) -> None:
         """Return when the crew takes calls."""
@@ -141,6 +143,7 @@ class Foreman:
             self._overdue[call.seq] = TaskTimeoutError(
                 call=call.name, timeout=call.options.timeout, stack=self.crew.stack(call.seq)
             )
+        self.crew.asked.add(call.seq)
         if not self.crew.stop(call.seq):
             self._give_up(call)
         elif self.pool.grace < math.inf:
@@ -148,7 +151,7 @@ class Foreman:
 
     def ended(self, ends: list[WorkerEnd]) -> None:
         """The crew says how calls ended."""
-        if self._timers or self._overdue or self.crew.abandoned or any(ending for _, ending, _, _ in ends):
+        if self._timers or self.crew.asked or any(ending for _, ending, _, _ in ends):
             ends = list(map(self._examined, ends))
         self._tell(ends)
 
@@ -164,8 +167,9 @@ class Foreman:
 
     def _examined(self, end: WorkerEnd) -> WorkerEnd:
         number, ending, value, took = end
-        if number in self.crew.abandoned:
-            self.crew.abandoned.discard(number)
+        self.crew.asked.discard(number)
+        if number in self._given_up:
+            self._given_up.discard(number)
             self.seat.width += 1
             return end
         self._forget_timer(number)
@@ -182,7 +186,7 @@ class Foreman:
         """Settle a call that runs on. Its member stays taken until it ends, so there is room for one less."""
         number = call.seq
         self._forget_timer(number)
-        self.crew.abandoned.add(number)
+        self._given_up.add(number)
         self.seat.width -= 1
         error = self._overdue.pop(number, None) or CancelledError()
         self._tell([(number, Ending.RAISED, error, time.time() - (call.begun_at or time.time()))])

@@ -64,7 +64,9 @@ class Run:
         self.quiet = asyncio.Event()
         """Set when something ended; whoever waits for room or for the end looks again."""
         self.close_asked = asyncio.Event()
-        self.supervisor = Supervisor(pool._supervise, f"aioparallel {pool.name}")
+        self.supervisor = Supervisor(
+            pool._supervise, f"aioparallel {pool.name}", on_done=lambda: pool._settle_rest(self)
+        )
 
     @property
     def idle(self) -> bool:
@@ -314,7 +316,6 @@ class Executor(ABC):
             with anyio.move_on_after(self.grace + SLOW_CLOSE, shield=True):
                 await self._stop_all(run)
                 await self._close(run)
-            self._settle_rest(run, supervisor)
 
     async def _try_open(self, run: Run) -> None:
         try:
@@ -331,8 +332,12 @@ class Executor(ABC):
         with anyio.move_on_after(self.grace):
             await self._until(run, lambda: run.idle)
 
-    def _settle_rest(self, run: Run, supervisor: Supervisor) -> None:
-        """The workers are gone; what they never answered ends here."""
+    def _settle_rest(self, run: Run) -> None:
+        """The workers are gone, or never were; what they never answered ends here."""
+        run.closing = run.ledger.closing = True
+        for call in list(run.waiting):
+            self._cancel_call(call)
+        self._carry_out(run, run.ledger.cancel_queued())
         run.admissions.end_all()
         for seat in run.ledger.seats:
             for call in seat.held.values():
@@ -422,7 +427,7 @@ class Executor(ABC):
             return
         if pending:
             run.waiting.add(call)
-            call.payload = Join(pending, lambda error: self._arguments_ready(run, call, error))
+            call.payload = Join(pending, lambda error: self._arguments_ready(run, call, error), run.loop)
         else:
             self._admit(run, call)
 
@@ -431,15 +436,20 @@ class Executor(ABC):
         call.payload = None
         if call.phase is not Phase.WAITING:
             return
-        try:
-            if error is not None:
-                raise error
-            call.args, call.kwargs = substitute(call.args, call.kwargs)
-            self._prepare(call)
-        except Exception as problem:
-            self._fail(run, call, problem)
+        error = error or self._fill_in(call)
+        if error is not None:
+            self._fail(run, call, error)
         else:
             self._admit(run, call)
+
+    def _fill_in(self, call: Call) -> BaseException | None:
+        """Put the values in the futures' places; returns what is wrong with them, if anything is."""
+        try:
+            call.args, call.kwargs = substitute(call.args, call.kwargs)
+            self._prepare(call)
+        except Exception as error:
+            return error
+        return None
 
     def _admit(self, run: Run, call: Call) -> None:
         """Queue a call, as soon as its limit lets it."""
@@ -458,7 +468,7 @@ class Executor(ABC):
         if call.phase is Phase.WAITING:
             self._enqueue(run, call)
 
-    def _fail(self, run: Run, call: Call, error: Exception) -> None:
+    def _fail(self, run: Run, call: Call, error: BaseException) -> None:
         """The call ends before it was queued."""
         call.phase = Phase.SETTLED
         run.ledger.counts.failed += 1
@@ -504,7 +514,7 @@ class Executor(ABC):
             elif type(step) is Spawn:
                 self._spawn(run, step)
             elif type(step) is Pause:
-                run.admissions.end(step.call, step.error)
+                run.admissions.pause(step.call, step.error)
                 run.loop.call_later(step.seconds, self._resume, run, step.call)
             elif type(step) is Retire:
                 self._retire(run, step)

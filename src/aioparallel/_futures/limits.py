@@ -107,9 +107,7 @@ class Limit:
         """
         return _Admission(self, args, kwargs)
 
-    def request(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], admitted: Callable[[], None]
-    ) -> Ticket:
+    def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], admitted: Callable[[], None]) -> Ticket:
         """Ask to be admitted; for those who cannot await. To be called on an event loop.
 
         Args:
@@ -120,12 +118,14 @@ class Limit:
         Returns:
             The ticket; whoever has it must end it.
         """
-        key = None if self.key is None else self.key(*args, **kwargs)
+        return self._enter(None if self.key is None else self.key(*args, **kwargs), admitted)
+
+    def _enter(self, key: Hashable, admitted: Callable[[], None]) -> Ticket:
         with self._lock:
             gate = self._gates.get(key)
             if gate is None:
                 self._sweep()
-                gate = self._gates[key] = _Gate(self)
+                gate = self._gates[key] = _Gate(self, key)
             ticket = Ticket(gate, asyncio.get_running_loop(), admitted)
             gate.enter(ticket)
         return ticket
@@ -160,9 +160,7 @@ class ForItem:
         self._limit = limit
         self._item = item
 
-    def request(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], admitted: Callable[[], None]
-    ) -> Ticket:
+    def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], admitted: Callable[[], None]) -> Ticket:
         """Like :meth:`Limit.request`, with the item for an argument."""
         return self._limit.request((self._item,), {}, admitted)
 
@@ -189,6 +187,10 @@ class Ticket:
             self._ended = True
             self._gate.leave(self, error)
 
+    def again(self, admitted: Callable[[], None]) -> Ticket:
+        """A new ticket for the same key, for another attempt of what this one was for."""
+        return self._gate.limit._enter(self._gate.key, admitted)
+
     def tell(self) -> None:
         """Tell whoever waits, in a turn of its own loop; on any thread."""
         try:
@@ -204,8 +206,9 @@ class Ticket:
 class _Gate:
     """What is counted for one key."""
 
-    def __init__(self, limit: Limit) -> None:
-        self._limit = limit
+    def __init__(self, limit: Limit, key: Hashable) -> None:
+        self.key = key
+        self.limit = limit
         self._running = 0
         self._waiting: deque[Ticket] = deque()
         self._free_at = -math.inf
@@ -220,7 +223,7 @@ class _Gate:
 
     def enter(self, ticket: Ticket) -> None:
         """Admit a ticket, or let it wait behind the others. With the lock."""
-        now = self._limit._now()
+        now = self.limit._now()
         if not self._waiting and self._opens_at(now) <= now:
             self._pass(ticket, now)
         else:
@@ -229,7 +232,7 @@ class _Gate:
 
     def leave(self, ticket: Ticket, error: BaseException | None) -> None:
         """A ticket has ended; who is next may pass."""
-        limit = self._limit
+        limit = self.limit
         with limit._lock:
             if ticket.admitted:
                 self._running -= 1
@@ -242,8 +245,8 @@ class _Gate:
 
     def _look(self) -> None:
         passed: list[Ticket] = []
-        with self._limit._lock:
-            now = self._limit._now()
+        with self.limit._lock:
+            now = self.limit._now()
             while self._waiting and self._opens_at(now) <= now:
                 ticket = self._waiting.popleft()
                 if not ticket.loop.is_closed():
@@ -260,11 +263,11 @@ class _Gate:
     def _pass(self, ticket: Ticket, now: float) -> None:
         ticket.admitted = True
         self._running += 1
-        self._free_at = max(self._free_at, now) + self._limit._pace
+        self._free_at = max(self._free_at, now) + self.limit._pace
 
     def _opens_at(self, now: float) -> float:
         """When the next one may pass; infinite if that depends on somebody leaving."""
-        limit = self._limit
+        limit = self.limit
         if limit.concurrency is not None and self._running >= limit.concurrency:
             return math.inf
         slack = limit._pace * (limit.burst - 1)
@@ -276,7 +279,7 @@ class _Gate:
         if ticket is None or opens_at >= self._timed_at:
             return
         self._timed_at = opens_at
-        clock: Clock = self._limit._clock or ticket.loop
+        clock: Clock = self.limit._clock or ticket.loop
         at_home(ticket.loop, clock.call_later, opens_at - now, self._look_again)
 
 

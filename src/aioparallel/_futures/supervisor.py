@@ -23,6 +23,8 @@ from contextvars import Context
 import anyio
 from anyio.abc import TaskGroup
 
+from .._model.errors import ExecutorClosedError
+
 __all__ = ["Supervisor"]
 
 
@@ -65,8 +67,11 @@ class Supervisor:
     async def wait_ready(self) -> None:
         """Wait until the body is ready; raise what it raised if it never will be."""
         await self._ready.wait()
-        if self.error is not None:
-            raise self.error
+        if self.error is None:
+            return
+        if isinstance(self.error, asyncio.CancelledError):  # the supervisor's, not the waiting task's
+            raise ExecutorClosedError("it was closed, or its event loop shut down, before it was ready")
+        raise self.error
 
     async def wait_done(self) -> None:
         """Wait until the supervisor and its group have ended.

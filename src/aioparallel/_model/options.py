@@ -104,6 +104,8 @@ class CallOptions:
             raise TypeError(f"retry={self.retry!r}: expected a Retry, a number of attempts, or None")
         if not isinstance(self.priority, int):
             raise TypeError(f"priority={self.priority!r}: expected a whole number")
+        if self.limit is not None and not hasattr(self.limit, "request"):
+            raise TypeError(f"limit={self.limit!r}: expected a Limit, for instance Limit(concurrency=4), or None")
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name={self.name!r}: expected text, or None")
 

@@ -303,7 +303,11 @@ class Ledger:
     def cancel_all(self) -> list[Instruction]:
         """Cancel whatever is here."""
         held = [call for seat in self.seats for call in seat.held.values()]
-        return [step for call in self._waiting() + held for step in self.cancel(call) or ()]
+        return self.cancel_queued() + [step for call in held for step in self.cancel(call) or ()]
+
+    def cancel_queued(self) -> list[Instruction]:
+        """Cancel whatever no worker holds."""
+        return [step for call in self._waiting() for step in self.cancel(call) or ()]
 
     def fail_all(self, error: Exception) -> list[Instruction]:
         """Nothing here can ever run: fail whatever waits, now and later."""

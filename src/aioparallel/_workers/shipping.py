@@ -147,13 +147,17 @@ def _dumps(value: Any, buffers: Buffers | None) -> bytes:
 
 @functools.cache
 def _pickler() -> Any:
-    """A pickler that sends a decorated function by its name, and its decorator not at all."""
+    """A pickler that sends a decorated function by its name, and what only this process can import by value."""
 
     class Pickler(packing.pickler()):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is FunctionType:
+            if type(obj) is ModuleType and not importable(obj.__name__):
+                return self.reduce_by_value(obj)
+            if isinstance(obj, (FunctionType, type)):
                 found = packing.reference(obj)
-                if found is not None and found[2] and importable(found[0]):
+                if found is not None and not importable(found[0]):
+                    return self.reduce_by_value(obj)
+                if found is not None and found[2]:
                     return packing.resolve, found
             return super().reducer_override(obj)
 
@@ -177,16 +181,15 @@ def _find(module: str) -> bool:
     top = module.partition(".")[0]
     if top == "__main__":
         return False
-    found = PathFinder.find_spec(top)
+    found = PathFinder.find_spec(top) or _find_editable(top)
     loaded = getattr(sys.modules.get(top), "__spec__", None)
-    if found is not None and loaded is not None:
-        return found.origin == loaded.origin or loaded.origin is None
-    return found is not None or _has_import_hook(loaded)
+    return found is not None and (loaded is None or loaded.origin is None or found.origin == loaded.origin)
 
 
-def _has_import_hook(spec: Any) -> bool:
-    """Editable installs come in by a finder that every interpreter of this environment has."""
-    return spec is not None and "editable" in type(spec.loader).__module__
+def _find_editable(name: str) -> Any:
+    """Editable installs come in by finders that every interpreter of this environment has."""
+    finders = [finder for finder in sys.meta_path if "editable" in getattr(finder, "__module__", "").lower()]
+    return next((spec for finder in finders if (spec := finder.find_spec(name, None)) is not None), None)
 
 
 def _bound(table: dict[Any, Any]) -> None:
@@ -196,7 +199,7 @@ def _bound(table: dict[Any, Any]) -> None:
 
 def _captured(fn: Any) -> tuple[Any, ...] | None:
     """What a function's pickle depends on, or ``None`` if that cannot be told."""
-    if type(fn) is not FunctionType:
+    if type(fn) is not FunctionType or fn.__dict__:
         return None
     try:
         cells = [cell.cell_contents for cell in fn.__closure__ or ()]
@@ -221,8 +224,11 @@ def _same(before: tuple[Any, ...], fn: Any) -> bool:
 
 def _is_constant(value: Any) -> bool:
     kind = type(value)
-    if kind in ATOMS or kind in (ModuleType, CodeType, BuiltinFunctionType):
+    if kind in ATOMS or kind in (CodeType, BuiltinFunctionType):
         return True
     if kind in (tuple, frozenset):
         return all(map(_is_constant, value))
-    return (kind is FunctionType or isinstance(value, type)) and packing.reference(value) is not None
+    if kind is ModuleType:
+        return importable(value.__name__)
+    found = packing.reference(value) if kind is FunctionType or isinstance(value, type) else None
+    return found is not None and importable(found[0])

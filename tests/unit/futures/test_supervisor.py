@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from aioparallel._model.errors import ExecutorClosedError
 from aioparallel._futures.supervisor import Supervisor
 
 
@@ -31,7 +32,7 @@ class TestOnDone:
 
         supervisor = Supervisor(body, "test", on_done=lambda: log.append("done"))
         supervisor.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(ExecutorClosedError, match="before it was ready"):
             await supervisor.wait_ready()
         await supervisor.wait_done()
         assert log == ["done"]
