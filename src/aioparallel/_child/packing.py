@@ -58,10 +58,11 @@ def pickler() -> Any:
     global _pickler
     if _pickler is None:
         from enum import EnumMeta
+        from types import FunctionType, ModuleType
 
         from cloudpickle import cloudpickle  # costs 5 ms to import, and most workers never need it
 
-        class Pickler(cloudpickle.Pickler):  # type: ignore[misc, name-defined]
+        class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             def reducer_override(self, obj: Any) -> Any:
                 reduced = super().reducer_override(obj)
                 return _with_all_members(obj, reduced) if isinstance(obj, EnumMeta) else reduced
@@ -181,7 +182,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 def _made_of(value: Any) -> Iterator[tuple[str, Any]]:
     from functools import partial
-    from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+    from types import BuiltinMethodType, FunctionType, MethodType
 
     if isinstance(value, dict):
         for key, item in list(value.items()):

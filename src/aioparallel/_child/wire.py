@@ -26,6 +26,9 @@ FUNCTION = Struct("<IH")
 MAX_FRAME = 1 << 40
 """Bytes. A longer frame is not believed."""
 
+SOCKET_BUFFER = 1 << 20
+"""Bytes that a socket is asked to take at once: large arrays need fewer turns of the event loop."""
+
 ALIGN = 64
 OUT_OF_BAND = 64 * 1024
 """Buffers of at least so many bytes are not copied into the pickle."""

@@ -22,6 +22,7 @@ from . import failures, packing, stacks, wire
 from .current import Current, current
 from .lean import SimpleQueue, pickle, socket
 from .logs import Logs
+from .memory import room
 from .page import OUTBOX, Page
 from .streams import Streams, start_thread
 from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
@@ -43,6 +44,7 @@ class Link:
 
     def __init__(self, path: str, token: bytes) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wire.SOCKET_BUFFER)
         self.socket.connect(path)
         self._buffer = bytearray(RECEIVE)
         self._view = memoryview(self._buffer)
@@ -95,7 +97,7 @@ class Link:
 
     def _receive_big(self, length: int) -> memoryview:
         """A frame that does not fit the buffer gets memory of its own, which its arrays then share."""
-        body = memoryview(bytearray(length))
+        body = room(length)
         have = self._end - self._start
         body[:have] = self._view[self._start : self._end]
         self._start = self._end = 0

@@ -126,7 +126,7 @@ def _guess_node(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         return _KNOWN.get(node.id, Any)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return typing.Union[_guess_node(node.left), _guess_node(node.right)]  # noqa: UP007: made at run time
+        return typing.Union[(_guess_node(node.left), _guess_node(node.right))]  # noqa: UP007
     if isinstance(node, ast.Tuple):
         return tuple(map(_guess_node, node.elts))
     if isinstance(node, ast.Subscript):
@@ -142,16 +142,11 @@ def _subscripted(kind: Any, arguments: Any) -> Any:
 
 
 def depth_of_value(value: Any) -> int:
-    """How many containers are around the elements of a value, going by the first of each."""
+    """How many containers are around the elements of a value, going by the first of each; an array counts as one."""
     depth = 0
-    while _is_container_value(value):
+    while _is_container_class(type(value)) and not isinstance(value, abc.Iterator):
         depth += 1
+        if hasattr(value, "ndim"):
+            break
         value = next(iter(value), None)
     return depth
-
-
-def _is_container_value(value: Any) -> bool:
-    kind = type(value)
-    if getattr(value, "ndim", 1) == 0:  # a numpy scalar or a 0-d array
-        return False
-    return _is_container_class(kind) and not isinstance(value, abc.Iterator)

@@ -59,8 +59,8 @@ def split_eval(
         method: The kind of executor, as for :func:`parmap`.
         workers: Run on a pool of so many workers that lives as long as an evaluation.
         on: Run on this executor.
-        **options: Any of ``timeout``, ``retry``, ``idempotent``, ``priority``, ``limit``, ``name`` and ``progress``, as for
-            :func:`parmap`; they hold for each part.
+        **options: Any of ``timeout``, ``retry``, ``idempotent``, ``priority``, ``limit``, ``name`` and ``progress``,
+            as for :func:`parmap`; they hold for each part.
 
     Returns:
         A function of an array to be awaited, which may be called again and again.
@@ -146,7 +146,9 @@ class _Arrays:
         import numpy as np
 
         if any(np.ndim(value) == 0 for value in values):
-            raise TypeError(f"{name} returned a single value for a part of the input: it must return a row for each row")
+            raise TypeError(
+                f"{name} returned a single value for a part of the input: it must return a row for each row"
+            )
         return np.concatenate(values, axis=min(self._axis, min(map(np.ndim, values)) - 1))
 
 
@@ -163,5 +165,7 @@ class _Lists:
 
     def join(self, values: Sequence[Any], name: str) -> list[Any]:
         if not all(hasattr(value, "__iter__") for value in values):
-            raise TypeError(f"{name} returned a single value for a part of the input: it must return a row for each row")
+            raise TypeError(
+                f"{name} returned a single value for a part of the input: it must return a row for each row"
+            )
         return list(chain.from_iterable(values))

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .._child import wire
+from .._child.memory import room
 from .._child.wire import FRAME
 
 __all__ = ["Link", "Listener"]
@@ -54,6 +55,7 @@ class Link:
         self._unsent: deque[memoryview] = deque()
         self._closed = False
         connection.setblocking(False)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wire.SOCKET_BUFFER)
         loop.add_reader(connection.fileno(), self._readable)
 
     def send(self, kind: int, parts: list[Part]) -> None:
@@ -169,7 +171,7 @@ class Link:
 
     def _begin_big(self, kind: int, length: int, start: int) -> None:
         """A frame that does not fit the buffer gets memory of its own, which its arrays then share."""
-        self._big = memoryview(bytearray(length))
+        self._big = room(length)
         have = self._end - start
         self._big[:have] = self._view[start : self._end]
         self._big_kind, self._big_have = kind, have

@@ -114,10 +114,13 @@ def _serially(folder: str, groups: list[Batch], top: int, seconds: dict[str, flo
     """The same work, here and now."""
     measured: list[Measured] = []
     gc.freeze()  # or the collector would walk over the results of the other run too, and slow this one down
-    with _timed(seconds, "serial"), Progress("Once more, serially", sum(map(len, groups))) as progress:
-        for group in groups:
-            measured.append(measure_sources(read_files(folder, group), top))
-            progress.advance(len(group))
+    try:
+        with _timed(seconds, "serial"), Progress("Once more, serially", sum(map(len, groups))) as progress:
+            for group in groups:
+                measured.append(measure_sources(read_files(folder, group), top))
+                progress.advance(len(group))
+    finally:
+        gc.unfreeze()
     return _flat(measured)
 
 
