@@ -32,6 +32,8 @@ MAX_UNSENT = 1 << 20
 """Bytes of output that wait for the executor; beyond that, workers wait in their ``write``."""
 STOP_SECONDS = 0.1
 DRAIN_SECONDS = 0.2
+END_SECONDS = 2.0
+"""So long the agent waits until all that it killed has ended."""
 
 
 class Child:
@@ -159,11 +161,17 @@ class Agent:
     def _on_fork(self, message: dict[str, Any]) -> None:
         serial, index = message["serial"], message["index"]
         page_path = os.path.join(self.folder, f"p{serial}")
-        create(page_path)
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
+        pipes: list[int] = []
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            create(page_path)
+            pipes += os.pipe()
+            pipes += os.pipe()
+            pid = os.fork()
+        except OSError as error:  # of memory, processes, files or room on the disk there is no more
+            self._cannot_fork(serial, pipes, error)
+            return
+        out_read, out_write, err_read, err_write = pipes
         if not pid:
             self._become_worker(message, index, page_path, parent, out_write, err_write)
         os.close(out_write)
@@ -174,6 +182,12 @@ class Agent:
             self.by_output[descriptor] = (child, stream)
             self.poll.register(descriptor, select.POLLIN)
         self._say(ev="forked", serial=serial, pid=pid)
+
+    def _cannot_fork(self, serial: int, pipes: list[int], error: OSError) -> None:
+        for descriptor in pipes:
+            os.close(descriptor)
+        self._queue(OUTPUT.pack(b"O", serial, 2) + f"the host agent cannot start a worker: {error}\n".encode())
+        self._say(ev="gone", serial=serial, pid=None, signal=None, exitcode=None, max_rss=None, stack="", oom=None)
 
     def _become_worker(
         self, message: dict[str, Any], index: int, page_path: str, parent: int, out: int, err: int
@@ -204,7 +218,7 @@ class Agent:
             child.stack = stacks.take(child.pid, child.page_path)
         if number is None or self._stop_and_look(child) == number:
             tree.kill(child.pid, child.mark)
-        else:
+        elif child.end is None:
             child.stack = ""
             os.kill(child.pid, signal.SIGCONT)
             self._say(ev="spared", serial=child.serial, call=number)
@@ -213,8 +227,13 @@ class Agent:
         """Which call the worker runs, with the worker stopped, so that it stays true."""
         os.kill(child.pid, signal.SIGSTOP)
         deadline = time.monotonic() + STOP_SECONDS
-        flags = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while os.waitid(os.P_PID, child.pid, flags) is None and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
+            pid, status, usage = os.wait4(child.pid, os.WUNTRACED | os.WNOHANG)
+            if pid and os.WIFSTOPPED(status):
+                break
+            if pid:
+                self._ended(child, status, usage)
+                return 0
             time.sleep(0.0002)
         return child.page.running()[0]
 
@@ -279,11 +298,23 @@ class Agent:
         for child in list(self.children.values()):
             if child.end is None:
                 tree.kill(child.pid, child.mark)
-        tree.kill_orphans()
+        _kill_all()
         if self.folder:
             import shutil
 
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _kill_all() -> None:
+    """Kill what is left, and what that starts meanwhile, until nothing is."""
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline:
+        tree.kill_orphans()
+        try:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                time.sleep(0.0005)
+        except ChildProcessError:
+            return
 
 
 def _reset_signals() -> None:

@@ -17,6 +17,7 @@ is in the outbox or was sent, and the number names the one call to blame.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 
@@ -36,9 +37,19 @@ def create(path: str) -> None:
     """Make the file of a page."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.ftruncate(descriptor, SIZE)
+        _reserve(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _reserve(descriptor: int) -> None:
+    """Take the room now: whoever writes to memory for which the disk has no room later dies by SIGBUS."""
+    try:
+        os.posix_fallocate(descriptor, 0, SIZE)
+    except (AttributeError, OSError) as error:  # not every system and file system can
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        os.ftruncate(descriptor, SIZE)
 
 
 class Page:

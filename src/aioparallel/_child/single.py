@@ -9,7 +9,7 @@ from . import failures, packing
 from .current import Current, current
 from .streams import Loop
 from .wire import OK, RAISED
-from .worker import load_function
+from .worker import is_coroutine, load_function
 
 _prepared: set[str] = set()
 _loop = Loop()
@@ -33,7 +33,7 @@ def run(setup: Setup, who: Who, function: bytes, arguments: bytes) -> tuple[int,
         return RAISED, failures.pack_unloadable(error, f"{name}, or its arguments, or its worker's set-up,")
     try:
         value = fn(*args, **kwargs)
-        if hasattr(value, "__await__") and hasattr(value, "send"):
+        if is_coroutine(value):
             value = _loop.run(value, name)
     except BaseException as error:
         return RAISED, failures.pack(error)

@@ -25,7 +25,6 @@ STEP_SECONDS = 0.01
 STEP_ITEMS = 64
 
 
-
 class Loop:
     """The worker's event loop: made when it is first needed, and kept."""
 
@@ -38,8 +37,8 @@ class Loop:
         """Several threads will use the loop, so it gets one of its own."""
         self._shared = True
 
-    def run(self, coroutine: Any, name: str) -> Any:
-        """Run a coroutine to its end; tasks that it leaves behind are cancelled and reported."""
+    def run(self, coroutine: Any, name: str, keep: set[Any] | None = None) -> Any:
+        """Run a coroutine to its end; tasks that it leaves behind are put into *keep*, or cancelled and reported."""
         import asyncio
 
         with self._lock:
@@ -50,9 +49,9 @@ class Loop:
         if self._shared:
             loop = self._runner.get_loop()
             return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-        return self._runner.run(self._alone(coroutine, name))
+        return self._runner.run(self._alone(coroutine, name, keep))
 
-    async def _alone(self, coroutine: Any, name: str) -> Any:
+    async def _alone(self, coroutine: Any, name: str, keep: set[Any] | None) -> Any:
         import asyncio
 
         before = asyncio.all_tasks()
@@ -60,12 +59,22 @@ class Loop:
             return await coroutine
         finally:
             left = asyncio.all_tasks() - before
-            for task in left:
-                task.cancel()
-            if left:
-                await asyncio.wait(left, timeout=1)
-                names = ", ".join(sorted(task.get_name() for task in left))
-                print(f"{name} left {len(left)} tasks behind; they were cancelled: {names}", file=sys.stderr)
+            if keep is None:
+                await self.end(left, name)
+            else:
+                keep |= left
+
+    async def end(self, left: set[Any], name: str) -> None:
+        """Cancel the tasks that something left behind, and say so."""
+        import asyncio
+
+        left = {task for task in left if not task.done()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1)
+            names = ", ".join(sorted(task.get_name() for task in left))
+            print(f"{name} left {len(left)} tasks behind; they were cancelled: {names}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the loop, if there is one that no other thread runs."""
@@ -86,33 +95,38 @@ class Streams:
 
     def __init__(self) -> None:
         self.loop = Loop()
-        self._open: dict[int, Any] = {}
+        self._open: dict[int, tuple[Any, set[Any]]] = {}
+        """Each generator, and the tasks that it has going between its steps."""
 
     def step(self, verb: int, id: int, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Open a stream, advance it, or close it. After opening, ``args`` is the id it was opened under."""
         if verb == wire.STREAM_OPEN:
-            self._open[id] = fn(*args, **kwargs)
+            self._open[id] = fn(*args, **kwargs), set()
             return self._advance(id)
         (id,) = args
         if verb == wire.STREAM_CLOSE:
-            return self._close(self._open.pop(id, None))
+            return self._close(*self._open.pop(id, (None, set())))
         return self._advance(id)
 
     def close(self) -> None:
         """Close every stream, and the event loop."""
-        for stream in self._open.values():
-            self._close(stream)
+        for stream, tasks in self._open.values():
+            try:
+                self._close(stream, tasks)
+            except BaseException as error:  # nobody awaits it any more
+                print(failures.text(error), file=sys.stderr)
         self._open.clear()
         self.loop.close()
 
     def _advance(self, id: int) -> Step:
-        stream = self._open[id]
-        step = self._step_async(stream) if hasattr(stream, "__anext__") else _step(stream)
+        stream, tasks = self._open[id]
+        step = self._step_async(stream, tasks) if hasattr(stream, "__anext__") else _step(stream)
         if step[1]:
             del self._open[id]
+            self._end(tasks)
         return step
 
-    def _step_async(self, stream: Any) -> Step:
+    def _step_async(self, stream: Any, tasks: set[Any]) -> Step:
         async def advance() -> Step:
             items: list[Any] = []
             started = monotonic()
@@ -125,14 +139,21 @@ class Streams:
                 return items, True, failures.pack(error)
             return items, False, None
 
-        step: Step = self.loop.run(advance(), "a stream")
+        step: Step = self.loop.run(advance(), "a stream", tasks)
         return step
 
-    def _close(self, stream: Any) -> None:
-        if hasattr(stream, "aclose"):
-            self.loop.run(stream.aclose(), "a stream")
-        elif hasattr(stream, "close"):
-            stream.close()
+    def _close(self, stream: Any, tasks: set[Any]) -> None:
+        try:
+            if hasattr(stream, "aclose"):
+                self.loop.run(stream.aclose(), "a stream", tasks)
+            elif hasattr(stream, "close"):
+                stream.close()
+        finally:
+            self._end(tasks)
+
+    def _end(self, tasks: set[Any]) -> None:
+        if tasks:
+            self.loop.run(self.loop.end(tasks, "a stream"), "a stream")
 
 
 def _step(stream: Any) -> Step:

@@ -304,7 +304,7 @@ class Worker:
         try:
             if verb == wire.RUN:
                 value = fn(*args, **kwargs)
-                if hasattr(value, "__await__") and hasattr(value, "send"):
+                if is_coroutine(value):
                     value = self.streams.loop.run(value, name)
             else:
                 value = self.streams.step(verb, id, fn, args, kwargs)
@@ -322,8 +322,6 @@ class Worker:
                 fn = self.functions[function] = load_function(fn)
             what = f"the arguments of {name}"
             args, kwargs = packing.loads_arguments(payload, buffers)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
             raise _Unloadable(failures.pack_unloadable(error, what)) from error
         return fn, args, kwargs
@@ -352,6 +350,11 @@ def memory() -> int:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def is_coroutine(value: Any) -> bool:
+    """Whether a function returned something to be run; asked of its type, for some objects answer to any name."""
+    return hasattr(type(value), "__await__") and hasattr(type(value), "send")
 
 
 def load_function(pickled: bytes) -> Any:

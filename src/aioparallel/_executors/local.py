@@ -74,8 +74,9 @@ class LocalExecutor(Executor):
             await foreman.crew.close(self.grace)
 
     def _enqueue(self, run: Run, call: Call) -> None:
-        if self._foreman is not None:
-            self._foreman.make_way(call)
+        foreman = self._foreman
+        if foreman is not None and call.options.priority > foreman.lowest:
+            foreman.make_way(call)
         super()._enqueue(run, call)
 
     def _place(self, run: Run, step: Place) -> None:
@@ -98,7 +99,7 @@ class Foreman:
         self.run = run
         self.seat = Seat(0, width=size, spare=AHEAD, carrier=pool.name)
         self.crew = pool._crew(run, self)
-        self._lowest: float = math.inf
+        self.lowest: float = math.inf
         """No call that waits with the crew has a lower priority."""
         self._timers: dict[int, TimerHandle] = {}
         """For each number: when the call is overdue or, once it was told to stop, when it is given up."""
@@ -117,19 +118,17 @@ class Foreman:
         for call in step.calls:
             if call.options.timeout is not None:
                 self._set_timer(call.options.timeout, self._time_up, call)
-        self._lowest = min(self._lowest, step.calls[0].options.priority)  # it is the same for all of one step
+        self.lowest = min(self.lowest, step.calls[0].options.priority)  # it is the same for all of one step
         self.crew.put(step.calls)
 
     def make_way(self, call: Call) -> None:
         """Fetch back what waits with the crew and should go after this call, which comes now."""
         priority = call.options.priority
-        if priority <= self._lowest:
-            return
         waiting = [call for call in self.crew.waiting() if call.options.priority < priority]
         back = [(call.seq, Ending.WITHDRAWN, None, 0.0) for call in waiting if self._take_back(call)]
         if back:
             self.pool._carry_out(self.run, self.run.ledger.ended(self.seat, back, time.time()))
-        self._lowest = min((call.options.priority for call in self.crew.waiting()), default=math.inf)
+        self.lowest = min((call.options.priority for call in self.crew.waiting()), default=math.inf)
 
     def halt(self, call: Call) -> None:
         """Take a call back, or ask it to stop; what cannot be asked is given up."""
@@ -151,7 +150,7 @@ class Foreman:
 
     def ended(self, ends: list[WorkerEnd]) -> None:
         """The crew says how calls ended."""
-        if self._timers or self.crew.asked or any(ending for _, ending, _, _ in ends):
+        if self._timers or self.crew.asked or any([ending for _, ending, _, _ in ends]):
             ends = list(map(self._examined, ends))
         self._tell(ends)
 

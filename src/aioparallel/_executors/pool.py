@@ -392,17 +392,18 @@ class Executor(ABC):
                 "use `await pool.submit_wait(...)` to wait for room"
             )
         call = Call(self, fn, args, kwargs, options)
-        call.kind, call.pin = verb, pin
+        if verb:
+            call.kind, call.pin = verb, pin
         future: SmartFuture[Any] = SmartFuture(call, run.loop)
         call.future = future
         pending = pending_in(args, kwargs)
         if not pending:
             self._prepare(call)
         if threading.get_ident() == run.thread:
-            if pending:
+            if pending or options.limit is not None:
                 self._accept(run, call, pending)
             else:
-                self._admit(run, call)
+                self._enqueue(run, call)
         else:
             run.loop.call_soon_threadsafe(self._accept, run, call, pending)
         return future

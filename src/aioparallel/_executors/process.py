@@ -156,8 +156,8 @@ class ProcessExecutor(Executor):
             self._workers = None
 
     def _prepare(self, call: Call) -> None:
-        call.function = self._functions.get(call.fn)
-        call.payload = pack_arguments(call.args, call.kwargs, call.function.name)
+        function = call.function = self._functions.get(call.fn)
+        call.payload = pack_arguments(call.args, call.kwargs, function.name)
 
     def _stream(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions

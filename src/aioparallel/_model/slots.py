@@ -29,10 +29,10 @@ class Slot(NamedTuple):
 _slot: ContextVar[Slot | None] = ContextVar("aioparallel_slot", default=None)
 
 
-def occupy(kind: str, loop: AbstractEventLoop) -> None:
-    """Say that the current context, which is a call's own, runs on an executor of this kind."""
+def occupy(slot: Slot) -> None:
+    """Say that the current context, which is a call's own, runs in this slot, and in those of its callers."""
     outer = _slot.get()
-    _slot.set(Slot(loop, frozenset({kind}) if outer is None else outer.held | {kind}))
+    _slot.set(slot if outer is None or outer == slot else Slot(slot.loop, outer.held | slot.held))
 
 
 def occupied() -> Slot | None:

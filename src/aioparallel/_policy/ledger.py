@@ -250,9 +250,15 @@ class Ledger:
         """
         if self.start_error is not None:
             raise self.start_error
-        if _is_stranded(call):
+        if call.pin is None and not call.options.priority:  # nearly every call: what _push does, in place
+            call.phase = Phase.QUEUED
+            self.queued += 1
+            self._shared += 1
+            self._queues[0].append(call)
+        elif _is_stranded(call):
             raise _stranded(call)
-        self._push(call, front=False)
+        else:
+            self._push(call, front=False)
         return bool(self._idle or self._pinned or self._vacant or (self._ahead and self._shared >= TOP_UP))
 
     def place(self) -> list[Instruction]:

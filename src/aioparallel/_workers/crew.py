@@ -26,7 +26,7 @@ from anyio.abc import TaskGroup
 from .._child.current import Current, current
 from .._model.call import Call, Ending, function_name
 from .._model.errors import CallExitedError
-from .._model.slots import occupy
+from .._model.slots import Slot, occupy
 from .._policy.ledger import WorkerEnd
 
 __all__ = ["Crew", "Report"]
@@ -60,6 +60,7 @@ class Crew(ABC):
         self._ends: deque[WorkerEnd] = deque()
         self._told = False
         """Whether the loop is going to look at the ends."""
+        self._slot = Slot(self.loop, frozenset({kind}))
         self._closing = False
         self._changed = asyncio.Event()
 
@@ -100,39 +101,39 @@ class Crew(ABC):
             self._unfinished -= len(ends)
             self._report(ends)
 
-    def _enter(self, call: Call, member: int) -> Context:
+    def _enter(self, number: int, call: Call, member: int) -> Context:
         """The context that a call runs in: its submitter's, or a copy of that if it may begin again."""
         context = call.context
         assert context is not None, "it was captured when the call was submitted"
-        if call.options.retry is None:
-            call.context = None  # a future that is kept must not keep whatever its submitter's context refers to
-        else:
+        if call.options.retry is not None:
             context = context.copy()
-        context.run(self._occupy, call, member)
+        context.run(self._occupy, number, call, member)
         return context
 
-    def _occupy(self, call: Call, member: int) -> None:
-        number, asked = call.seq, self.asked
-        current.set(Current(call.future.id, call.name, call.attempts, member, None, lambda: number in asked))
-        occupy(self.kind, self.loop)
+    def _occupy(self, number: int, call: Call, member: int) -> None:
+        asked = self.asked
+        current.set(Current(call.id, function_name(call.fn), call.attempts, member, None, lambda: number in asked))
+        occupy(self._slot)
 
-    def _call(self, call: Call, fn: Any, args: Any, kwargs: Any, member: int) -> tuple[Ending, Any, float]:
+    def _call(
+        self, number: int, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], member: int
+    ) -> tuple[Ending, Any, float]:
         """Run a plain function, here and now: how it ended, its value or error, and the seconds it took."""
-        context = self._enter(call, member)
+        context = self._enter(number, call, member)
         call.begun_at = time()
         began = monotonic()
         ending = Ending.OK
         try:
-            value = context.run(fn, *args, **kwargs)
+            value = context.run(call.fn, *args, **kwargs)
         except BaseException as error:
-            ending, value = Ending.RAISED, self._presentable(error, fn, member)
+            ending, value = Ending.RAISED, self._presentable(error, call, member)
         took = monotonic() - began
         if type(value) is CoroutineType:
             value.close()
-            ending, value = Ending.RAISED, _never_awaited(fn)
+            ending, value = Ending.RAISED, _never_awaited(call)
         return ending, value, took
 
-    def _presentable(self, error: BaseException, fn: Any, member: int) -> BaseException:
+    def _presentable(self, error: BaseException, call: Call, member: int) -> BaseException:
         """What a call raised, without our frame at the top of its traceback, which would keep the call alive."""
         trace = error.__traceback__
         error = error.with_traceback(trace and trace.tb_next)
@@ -141,7 +142,7 @@ class Crew(ABC):
         code = getattr(error, "code", None)
         how = f"sys.exit({code!r})" if isinstance(error, SystemExit) else type(error).__name__
         where = f"{self.name}-{member}"
-        exited = CallExitedError(f"{function_name(fn)} ended by {how} on {where}; the worker lives on", code=code)
+        exited = CallExitedError(f"{call.name} ended by {how} on {where}; the worker lives on", code=code)
         exited.__cause__ = error
         return exited
 
@@ -155,8 +156,8 @@ class Crew(ABC):
             await self._changed.wait()
 
 
-def _never_awaited(fn: Any) -> TypeError:
+def _never_awaited(call: Call) -> TypeError:
     return TypeError(
-        f"{function_name(fn)} returned a coroutine, and nobody here awaits it: "
+        f"{call.name} returned a coroutine, and nobody here awaits it: "
         "submit the coroutine function itself to a CoroutineExecutor"
     )

@@ -28,6 +28,8 @@ __all__ = ["Function", "Functions", "pack_arguments"]
 
 MAX_FUNCTIONS = 4096
 """So many are remembered; a forgotten one is sent again."""
+MAX_SIZE = 256 * 2**20
+"""Bytes of their pickles that are remembered."""
 
 
 class Function:
@@ -53,7 +55,7 @@ class Functions:
     """Every function that a pool has sent."""
 
     def __init__(self) -> None:
-        self._count = 0
+        self._count = self._size = 0
         self._by_pickle: dict[bytes, Function] = {}
         self._by_identity: dict[int, tuple[Any, tuple[Any, ...], Function]] = {}
 
@@ -64,7 +66,7 @@ class Functions:
             PicklingError: It cannot travel; names what it holds that cannot.
         """
         known = self._by_identity.get(id(fn))
-        if known is not None and known[0] is fn and _same(known[1], fn):
+        if known is not None and known[0] is fn and (not known[1] or _same(known[1], fn)):
             return known[2]
         function, captured = self._pack(fn)
         if captured is not None:
@@ -86,9 +88,17 @@ class Functions:
         function = self._by_pickle.get(packed)
         if function is None:
             self._count += 1
-            _bound(self._by_pickle)
+            self._make_room(len(packed))
             function = self._by_pickle[packed] = Function(self._count, function_name(fn), packed)
         return function
+
+    def _make_room(self, size: int) -> None:
+        """Forget the oldest, for closures may hold large things, and differ each time."""
+        self._size += size
+        while self._by_pickle and (len(self._by_pickle) >= MAX_FUNCTIONS or self._size > MAX_SIZE):
+            oldest = next(iter(self._by_pickle))
+            self._size -= len(oldest)
+            del self._by_pickle[oldest]
 
 
 def pack_arguments(
@@ -216,8 +226,6 @@ def _names(code: CodeType) -> list[str]:
 
 
 def _same(before: tuple[Any, ...], fn: Any) -> bool:
-    if not before:
-        return True
     now = _captured(fn)
     return now is not None and len(now) == len(before) and all(a is b for a, b in zip(before, now, strict=True))
 

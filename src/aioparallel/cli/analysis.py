@@ -182,4 +182,5 @@ def _elif(node: ast.AST) -> ast.If | None:
     match node:
         case ast.If(orelse=[ast.If() as branch]) if branch.col_offset == node.col_offset:
             return branch
-    return None
+        case _:
+            return None

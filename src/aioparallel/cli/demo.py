@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import TypeAlias, TypeVar
@@ -130,7 +130,7 @@ def _flat(groups: list[Measured]) -> Measured:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+def _timed(seconds: dict[str, float], what: str) -> Generator[None]:
     begun = perf_counter()
     yield
     seconds[what] = perf_counter() - begun
