@@ -21,8 +21,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._executors.mapping import ParallelMap
     from ._executors.process import ProcessExecutor
+    from ._executors.progress import Progress
     from ._executors.stream import Stream
+    from ._futures.limits import Limit
     from ._futures.smart import SmartFuture
     from ._futures.waiting import later, wait_all, wait_any
     from ._model.errors import (
@@ -45,13 +48,19 @@ if TYPE_CHECKING:
     from ._model.options import Retry
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
+    from ._verbs.distribute import Distributed, distribute
+    from ._verbs.maps import parmap
     from ._verbs.parallel import Parallel, parallelize
+    from ._verbs.split import split_eval
 
 __version__ = "0.1.0"
 
 _NAMES = {
+    "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
+    "_executors.progress": "Progress",
     "_executors.stream": "Stream",
+    "_futures.limits": "Limit",
     "_futures.smart": "SmartFuture",
     "_futures.waiting": "later wait_all wait_any",
     "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError NotReadyError "
@@ -61,7 +70,10 @@ _NAMES = {
     "_model.options": "Retry",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
+    "_verbs.distribute": "Distributed distribute",
+    "_verbs.maps": "parmap",
     "_verbs.parallel": "Parallel parallelize",
+    "_verbs.split": "split_eval",
 }
 """Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
 
@@ -74,17 +86,21 @@ __all__ = [
     "CallInfo",
     "CallState",
     "CurrentCall",
+    "Distributed",
     "ExecutorClosedError",
     "HostError",
+    "Limit",
     "Method",
     "NotReadyError",
     "Outcome",
     "Parallel",
+    "ParallelMap",
     "PicklingError",
     "PoisonTaskError",
     "PoolFullError",
     "PoolStatus",
     "ProcessExecutor",
+    "Progress",
     "RemoteError",
     "RemoteTraceback",
     "Retry",
@@ -97,8 +113,11 @@ __all__ = [
     "check_cancelled",
     "configure",
     "current_call",
+    "distribute",
     "later",
     "parallelize",
+    "parmap",
+    "split_eval",
     "wait_all",
     "wait_any",
 ]

@@ -8,6 +8,7 @@ doing::
     2048  one flag per call in flight (number modulo 2048): 1 asks the worker to give it back
     4151  9 bytes of room for a frame header, so that the outbox is sent as it lies
     4160  the outbox: answers that were not sent yet
+  266304  notes: what the items of the chunk that runs have returned (see :mod:`.chunks`)
 
 The worker writes the number of a call *before* it looks at the flag, and the executor
 sets the flag before it looks at the number. The worker commits an answer to the outbox
@@ -24,7 +25,12 @@ import os
 OUTBOX = 256 * 1024
 HEADER = 9
 BOX_AT = 4160
-SIZE = BOX_AT + OUTBOX
+NOTES_AT = BOX_AT + OUTBOX
+NOTES = 1024
+"""Items that can be noted."""
+PICKLES = 64 * 1024
+"""Bytes for those that are noted as pickles."""
+SIZE = NOTES_AT + NOTES + 8 * NOTES + PICKLES
 FLAGS_AT = 2048
 FLAGS = 2048
 MAX_THREADS = 100
@@ -52,6 +58,62 @@ def _reserve(descriptor: int) -> None:
         os.ftruncate(descriptor, SIZE)
 
 
+class Notes:
+    """What the items of a chunk returned, in their order: a tag for each, and a number or a pickle."""
+
+    INT, FLOAT, NONE, PICKLED, FAILED = 1, 2, 3, 4, 5
+    LIMIT = 1 << 62
+
+    def __init__(self, memory: memoryview) -> None:
+        self.tags = memory[:NOTES]
+        numbers = memory[NOTES : 9 * NOTES]
+        self.ints = numbers.cast("q")
+        self.floats = numbers.cast("d")
+        self._pickles = memory[9 * NOTES :]
+        self._end = 0
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for view in (self.tags, self.ints, self.floats, self._pickles):
+            view.release()
+
+    def clear(self) -> None:
+        """A chunk begins."""
+        self.tags[:] = bytes(NOTES)
+        self._end = 0
+
+    def keep(self, index: int, pickled: bytes, *, failed: bool) -> bool:
+        """Note a pickle, whose place and length go where a number would; returns whether there was room."""
+        start, end = self._end, self._end + len(pickled)
+        if end > PICKLES:
+            return False
+        self._pickles[start:end] = pickled
+        self.ints[index] = start << 32 | len(pickled)
+        self.tags[index] = self.FAILED if failed else self.PICKLED
+        self._end = end
+        return True
+
+    def count(self, most: int) -> int:
+        """How many items are noted, of so many."""
+        found = bytes(self.tags[:most]).find(0)
+        return most if found < 0 else found
+
+    def read(self, most: int) -> list[tuple[int, object]]:
+        """The tag, and the number or pickle, of each item that is noted."""
+        return [(self.tags[index], self._value(index)) for index in range(self.count(most))]
+
+    def _value(self, index: int) -> object:
+        tag = self.tags[index]
+        if tag == self.INT:
+            return self.ints[index]
+        if tag == self.FLOAT:
+            return self.floats[index]
+        if tag == self.NONE:
+            return None
+        start, length = divmod(self.ints[index], 1 << 32)
+        return bytes(self._pickles[start : start + length])
+
+
 class Page:
     """One side's view of a page."""
 
@@ -65,11 +127,13 @@ class Page:
         self._words = self._bytes[:FLAGS_AT].cast("Q")
         self._times = self._bytes[:FLAGS_AT].cast("d")
         self.flags = self._bytes[FLAGS_AT : FLAGS_AT + FLAGS]
-        self.box = self._bytes[BOX_AT:SIZE]
-        self.framed_box = self._bytes[BOX_AT - HEADER : SIZE]
+        self.box = self._bytes[BOX_AT:NOTES_AT]
+        self.framed_box = self._bytes[BOX_AT - HEADER : NOTES_AT]
+        self.notes = Notes(self._bytes[NOTES_AT:])
 
     def close(self) -> None:
         """Let go of the memory; the page may not be used again."""
+        self.notes.close()
         for view in (self._words, self._times, self.flags, self.box, self.framed_box, self._bytes):
             view.release()
         self._map.close()

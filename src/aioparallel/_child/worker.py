@@ -18,7 +18,7 @@ import sys
 from _thread import allocate_lock
 from time import monotonic
 
-from . import failures, packing, stacks, wire
+from . import chunks, failures, packing, stacks, wire
 from .current import Current, current
 from .lean import SimpleQueue, pickle, socket
 from .logs import Logs
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     """Number, id, function, attempt, verb, payload, buffers."""
 
 PATIENCE = 0.001
+CHUNKS = (wire.CHUNK, wire.CHUNK_TO_FAILURE)
 RECEIVE = 256 * 1024
 
 
@@ -306,6 +307,8 @@ class Worker:
                 value = fn(*args, **kwargs)
                 if is_coroutine(value):
                     value = self.streams.loop.run(value, name)
+            elif verb in CHUNKS:
+                value = chunks.run(fn, args, self.page, number, verb == wire.CHUNK_TO_FAILURE)
             else:
                 value = self.streams.step(verb, id, fn, args, kwargs)
         except BaseException as error:
@@ -360,6 +363,9 @@ def is_coroutine(value: Any) -> bool:
 def load_function(pickled: bytes) -> Any:
     """A function from what :mod:`aioparallel._workers.shipping` made of it."""
     how, *what = pickle.loads(pickled)
+    if how == "map":
+        function, star, kwstar, constants = what
+        return chunks.bind(load_function(function), star, kwstar, *pickle.loads(constants))
     return packing.resolve(*what) if how == "reference" else pickle.loads(what[0])
 
 

@@ -524,13 +524,15 @@ class Executor(ABC):
         for call, verdict, value in step.ends:
             if call.options.limit is not None:
                 run.admissions.end(call, value if verdict is Verdict.FAILED else None)
-            call.args = call.kwargs = call.payload = None  # type: ignore[assignment]
+            call.args = call.kwargs = call.payload = call.context = None  # type: ignore[assignment]
+            future = call.future
+            del call.future  # it refers to the call: both would wait for the garbage collector
             if verdict is Verdict.OK:
-                call.future._set_result(value)
+                future._set_result(value)
             elif verdict is Verdict.FAILED:
-                call.future._set_exception(value)
+                future._set_exception(value)
             else:
-                call.future._set_cancelled(f"{call.name} was cancelled")
+                future._set_cancelled(f"{call.name} was cancelled")
         if not run.quiet.is_set():
             run.quiet.set()
 

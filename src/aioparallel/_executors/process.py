@@ -15,9 +15,10 @@ from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
 from .._model.errors import WorkerStartError
 from .._model.options import CallOptions
+from .._model.shapes import Shape, shape_of
 from .._policy.ledger import Halt, Ledger, Place, Retire, Seat, Spawn
 from .._workers.cpus import available_cpus
-from .._workers.shipping import Functions, pack_arguments
+from .._workers.shipping import Function, Functions, pack_arguments
 from .pool import Executor, Run
 from .resident import Resident, default_setup
 from .single import Single
@@ -136,7 +137,6 @@ class ProcessExecutor(Executor):
         return [Seat(index, width=self.threads_per_worker, spare=None) for index in range(self.max_workers)]
 
     async def _open(self, run: Run) -> None:
-        self._functions = Functions()
         if self.engine != "anyio":
             self._workers = Resident(self, run)
             try:
@@ -168,6 +168,42 @@ class ProcessExecutor(Executor):
                 "two items. Use engine='resident', or collect the items in a list and return that"
             )
         return Stream(WorkerSteps(self, fn, args, kwargs, options), function_name(fn))
+
+    def _chunk_target(
+        self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Function | None:
+        """What chunks of a map of this function are sent to, or ``None`` if its items must travel alone."""
+        if self.engine == "anyio" or self.threads_per_worker > 1 or shape_of(fn) is not Shape.PLAIN:
+            return None
+        return self._functions.for_map(fn, star, kwstar, args, kwargs)
+
+    def _submit_chunk(
+        self,
+        target: Function,
+        fn: Callable[..., Any],
+        items: tuple[Any, ...],
+        options: CallOptions,
+        *,
+        stop_at_failure: bool,
+        give_back: Callable[[int], None],
+    ) -> SmartFuture[Any]:
+        """Hand over a chunk of a map, on the loop's thread.
+
+        Returns:
+            The future of (values, failures by index), for as many of the items as have ended; the others did
+            not begin. If it fails with a :exc:`WorkerLostError`, ``error.ended`` is the same for the items before the
+            one that ran.
+        """
+        run = self._run
+        if run is None or run.closing:
+            raise self._closed()
+        call = Call(self, fn, (), {}, options)
+        call.kind = wire.CHUNK_TO_FAILURE if stop_at_failure else wire.CHUNK
+        call.function, call.give_back = target, give_back
+        call.payload = pack_arguments(items, {}, target.name, out_of_band=False)
+        call.future = SmartFuture(call, run.loop)
+        self._enqueue(run, call)
+        return call.future
 
     def _place(self, run: Run, step: Place) -> None:
         assert self._workers is not None, "workers are opened before calls are placed"

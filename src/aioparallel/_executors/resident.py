@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._child import wire
+from .._child import chunks, wire
+from .._child import page as pages
 from .._child.page import Page
 from .._child.wire import ANSWER, CALL
 from .._model.call import Call, Ending, Phase, Stop
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from .process import ProcessExecutor
 
 LOOK_SECONDS = 0.002
-"""How often workers are looked at while a call is being stopped, or one waits behind another."""
+"""How often workers are looked at while a call is being stopped, or one waits behind another ..."""
+MAX_LOOK_SECONDS = 0.05
+"""... and how often when nothing has changed for a while."""
 PATIENCE = 0.005
 """A call that runs so long lets nothing wait behind it."""
 MAX_KNOWN = 1000
@@ -63,6 +66,8 @@ class Carrier:
         self.asked: set[int] = set()
         """Calls whose kill the agent was asked for."""
         self.last_look = 0
+        self.last_item = -1
+        self.split = 0
 
     def __str__(self) -> str:
         return self.name
@@ -87,6 +92,8 @@ class Resident:
         self._listener = Listener(run.loop, os.path.join(self.folder, "s"), self._on_token)
         self._changed = anyio.Event()
         self._looking = False
+        self._interval = LOOK_SECONDS
+        self._last_running: list[int] = []
         self._serial = 0
         self._setup = pickle.dumps(pool._setup())
 
@@ -268,7 +275,9 @@ class Resident:
         if ending == wire.OK:
             try:
                 value = pickle.loads(payload, buffers=buffers)
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a result may well exit, and must not end the program
                 return Ending.RAISED, cannot_be_rebuilt(error, call.name)
             return Ending.OK, self._read_step(carrier, call, value) if call.kind else value
         if ending == wire.RAISED:
@@ -282,6 +291,8 @@ class Resident:
     def _read_step(self, carrier: Carrier, call: Call, value: Any) -> Any:
         """A stream has opened, gone on, or closed: as long as it lives, its worker must."""
         seat = carrier.seat
+        if call.give_back is not None:
+            return self._read_chunk(carrier, call, value)
         if call.kind == wire.STREAM_CLOSE:
             seat.pins -= 1
             return value
@@ -290,6 +301,10 @@ class Resident:
         if call.stop is not None and not ended and not self.run.closing:
             self._close_stream(call)
         return items, ended, None if packed is None else self._read_failure(carrier, call, packed)
+
+    def _read_chunk(self, carrier: Carrier, call: Call, ended: Any) -> Any:
+        values, failed = ended
+        return values, {index: self._read_failure(carrier, call, packed) for index, packed in failed.items()}
 
     def _close_stream(self, step: Call) -> None:
         """The step was cancelled, but too late: nobody knows of the generator any more."""
@@ -321,7 +336,7 @@ class Resident:
             if call.options.timeout is not None:
                 self._set_timer(call, call.options.timeout)
         self._send(carrier, frame)
-        if len(step.seat.held) > 1:
+        if len(step.seat.held) > 1 or step.calls[0].give_back is not None:
             self._watch()
 
     def _send(self, carrier: Carrier, frame: list[bytes]) -> None:
@@ -345,6 +360,7 @@ class Resident:
         carrier: Carrier = step.seat.carrier
         self._flag(carrier, step.call.seq)
         carrier.halting.add(step.call)
+        self._interval = LOOK_SECONDS
         self._look_at(carrier)
         self._watch()
 
@@ -393,13 +409,18 @@ class Resident:
         """Look at the workers soon, if there is a reason to."""
         if not self._looking and any(map(_is_worth_a_look, self.carriers.values())):
             self._looking = True
-            self.run.loop.call_later(LOOK_SECONDS, self._look)
+            self.run.loop.call_later(self._interval, self._look)
 
     def _look(self) -> None:
+        """Look at the workers; while nothing changes, less and less often."""
         self._looking = False
+        before = self._last_running
         for carrier in list(self.carriers.values()):
             if not carrier.finished and _is_worth_a_look(carrier):
                 self._look_at(carrier)
+        self._last_running = [carrier.last_look for carrier in self.carriers.values()]
+        unchanged = before == self._last_running
+        self._interval = min(2 * self._interval, MAX_LOOK_SECONDS) if unchanged else LOOK_SECONDS
         self._watch()
 
     def _look_at(self, carrier: Carrier) -> None:
@@ -409,6 +430,7 @@ class Resident:
         self._kill_what_runs(carrier, number)
         if number and number == carrier.last_look and time.monotonic() - began > PATIENCE:
             self._free_what_waits(carrier, number)
+        self._split_chunk(carrier, number)
         carrier.last_look = number
 
     def _kill_what_runs(self, carrier: Carrier, number: int) -> None:
@@ -451,6 +473,21 @@ class Resident:
         ends += [(seq, Ending.WITHDRAWN, None, 0.0) for seq in sure]
         if ends:
             self.pool._answered(self.run, seat, ends)
+
+    def _split_chunk(self, carrier: Carrier, number: int) -> None:
+        """If the worker is stuck in an item of a chunk, let the items behind that one go elsewhere."""
+        page, call = carrier.page, carrier.seat.held.get(number)
+        if page is None or call is None or call.give_back is None or number != carrier.last_look:
+            carrier.last_item = -1
+            return
+        item = page.notes.count(pages.NOTES)
+        if item == carrier.last_item and page.running()[0] == number:
+            if number not in carrier.flagged:
+                self._flag(carrier, number)
+            elif carrier.split != number:
+                carrier.split = number
+                call.give_back(item + 1)  # it was asked back a look ago, so the worker ends it after this item
+        carrier.last_item = item
 
     # The end of a worker
 
@@ -499,6 +536,13 @@ class Resident:
         else:
             self.run.loop.call_later(EOF_SECONDS, self._insist, carrier)
 
+    def _recover(self, carrier: Carrier, number: int) -> Any:
+        """What the items of a chunk returned before the one that the worker died in."""
+        call = carrier.seat.held.get(number)
+        if call is None or call.give_back is None or carrier.page is None:
+            return None
+        return self._read_chunk(carrier, call, chunks.recover(carrier.page, pages.NOTES))
+
     def _finish(self, carrier: Carrier) -> None:
         """The worker is gone, and all that it sent has been read: settle what it leaves behind."""
         if carrier.finished:
@@ -507,11 +551,13 @@ class Resident:
         self.carriers.pop(carrier.serial, None)
         self._by_token.pop(carrier.token, None)
         running: dict[int, float] = {}
+        ended: dict[int, Any] = {}
         if carrier.page is not None:
             unsent = carrier.page.unsent()
             if unsent:
                 self.pool._answered(self.run, carrier.seat, self._read_answers(carrier, memoryview(unsent)))
             running = carrier.page.all_running(self.pool.threads_per_worker)
+            ended = {number: self._recover(carrier, number) for number in running}
             carrier.page.close()
             carrier.page = None
         if carrier.link is not None:
@@ -521,7 +567,9 @@ class Resident:
 
         def lost(call: Call | None) -> WorkerLostError:
             began = running.get(call.seq) if call is not None else None
-            return _lost_error(carrier, call, None if began is None else now - began)
+            error = _lost_error(carrier, call, None if began is None else now - began)
+            error.ended = ended.get(call.seq) if call is not None else None
+            return error
 
         self.pool._carry_out(self.run, self.run.ledger.gone(carrier.seat, running, lost, time.time()))
         self._changed.set()
@@ -529,7 +577,8 @@ class Resident:
 
 
 def _is_worth_a_look(carrier: Carrier) -> bool:
-    return bool(carrier.halting) or len(carrier.seat.held) > 1
+    held = carrier.seat.held
+    return bool(carrier.halting) or len(held) > 1 or any(call.give_back is not None for call in held.values())
 
 
 def _lost_error(carrier: Carrier, call: Call | None, running_for: float | None) -> WorkerLostError:

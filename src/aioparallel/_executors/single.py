@@ -6,6 +6,7 @@ keeps idle ones until the event loop's root task ends, and shows nothing that th
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 import os
 import time
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class Single:
-    """The calls of one run of a process pool, a task each."""
+    """The calls of one run of a process pool, taken by as many tasks as may run at a time.
+
+    These stay, because calls are placed from callbacks too, where no task can be started.
+    """
 
     def __init__(self, pool: ProcessExecutor, run: Run) -> None:
         self.pool = pool
@@ -37,17 +41,20 @@ class Single:
         self._seat.carrier = pool.name
         self._limiter = anyio.CapacityLimiter(pool.max_workers)
         self._scopes: dict[Call, anyio.CancelScope] = {}
-        self._indexes = list(reversed(range(pool.max_workers)))
+        self._calls: asyncio.Queue[Call] = asyncio.Queue()
         self._initializer = pool._packed_initializer()
 
     async def populate(self) -> None:
-        """There is nothing to start: anyio starts a process when a call needs one."""
+        """Start the tasks; anyio starts a process when a call needs one."""
+        group = self.run.supervisor.group
+        assert group is not None, "the pool's group is open as long as its supervisor's body runs"
+        for index in range(self.pool.max_workers):
+            group.start_soon(self._serve, index)
         self.run.ledger.add(self._seat)
         self.run.ledger.ready(self._seat)
 
     async def close(self) -> None:
-        """Every call has ended, and its process belongs to anyio."""
-        self.run.ledger.seats.clear()
+        """Nothing to do: the tasks end with the pool's group, and the processes belong to anyio."""
 
     def spawn(self, step: Spawn) -> None:
         """Nothing to do: the seat stands for anyio's processes."""
@@ -60,34 +67,44 @@ class Single:
         return call.begun_at
 
     def place(self, step: Place) -> None:
-        """Start a task for each call."""
-        group = self.run.supervisor.group
-        assert group is not None, "the pool's group is open as long as its supervisor's body runs"
+        """Give each call to a task; there are as many as the seat is wide, so none waits."""
         for call in step.calls:
-            self._scopes[call] = anyio.CancelScope()
-            group.start_soon(self._run, call, self._scopes[call])
+            self._calls.put_nowait(call)
 
     def halt(self, step: Halt) -> None:
-        """Cancelling the task makes anyio kill the process."""
-        self._scopes[step.call].cancel()
+        """Cancelling the scope makes anyio kill the process."""
+        scope = self._scopes.get(step.call)
+        if scope is not None:
+            scope.cancel()
 
-    async def _run(self, call: Call, scope: anyio.CancelScope) -> None:
-        index = self._indexes.pop()
-        ended = Ending.WITHDRAWN, None
-        lost: str | None = None
+    async def _serve(self, index: int) -> None:
+        """Run one call after the other."""
+        while True:
+            call = await self._calls.get()
+            if call.stop is None:
+                await self._run(call, index)
+            else:  # it was stopped in the turn in which it was placed
+                self._answered(call, Ending.WITHDRAWN, None)
+
+    async def _run(self, call: Call, index: int) -> None:
         call.begun_at = time.time()
         timer = self._set_timer(call)
+        ended: tuple[Ending, Any] | None = None
+        lost = "it was stopped"
         try:
-            with scope:
+            with anyio.CancelScope() as scope:
+                self._scopes[call] = scope
                 ended = await self._answer(call, index)
-        except anyio.BrokenWorkerProcess as error:
+        except (anyio.BrokenWorkerProcess, OSError) as error:
             lost = str(error) or "its process ended"
         finally:
+            del self._scopes[call]
             if timer is not None:
                 timer.cancel()
-            self._indexes.append(index)
-            del self._scopes[call]
-        self._report(call, ended, scope.cancelled_caught, lost)
+        if ended is None:
+            self._lost(call, lost)
+        else:
+            self._answered(call, *ended)
 
     async def _answer(self, call: Call, index: int) -> tuple[Ending, Any]:
         who = (call.future.id, call.name, call.attempts, index)
@@ -99,24 +116,26 @@ class Single:
             return Ending.RAISED, unpack_failure(payload, call.name, f"{self.pool.name}, attempt {call.attempts}")
         try:
             return Ending.OK, pickle.loads(payload)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return Ending.RAISED, cannot_be_rebuilt(error, call.name)
 
-    def _report(self, call: Call, ended: tuple[Ending, Any], killed: bool, lost: str | None) -> None:
+    def _answered(self, call: Call, ending: Ending, value: Any) -> None:
         seconds = time.time() - (call.begun_at or time.time())
-        pool, ledger = self.pool, self.run.ledger
-        if killed or lost is not None:
-            error = WorkerLostError(
-                f"{self.pool.name}: the process that ran {call.name} went away, {seconds:.1f} s in ({lost}); "
-                "anyio does not say why, engine='resident' would",
-                call=call.name,
-                worker=self.pool.name,
-                running_for=seconds,
-            )
-            pool._carry_out(self.run, ledger.lost(self._seat, call, error, time.time()))
-            pool._pump(self.run)
-        else:
-            pool._answered(self.run, self._seat, [(call.seq, *ended, seconds)])
+        self.pool._answered(self.run, self._seat, [(call.seq, ending, value, seconds)])
+
+    def _lost(self, call: Call, reason: str) -> None:
+        seconds = time.time() - (call.begun_at or time.time())
+        error = WorkerLostError(
+            f"{self.pool.name}: the process that ran {call.name} went away, {seconds:.1f} s in ({reason}); "
+            "anyio does not say why, engine='resident' would",
+            call=call.name,
+            worker=self.pool.name,
+            running_for=seconds,
+        )
+        self.pool._carry_out(self.run, self.run.ledger.lost(self._seat, call, error, time.time()))
+        self.pool._pump(self.run)
 
     def _set_timer(self, call: Call) -> Any:
         timeout = call.options.timeout

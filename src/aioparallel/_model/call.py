@@ -68,6 +68,7 @@ class Call:
         kind: The verb of the wire: run, or a step of a stream.
         function: What the executor knows of the function, with its ``costs``.
         payload: What the executor made of the arguments.
+        give_back: For a chunk: told from which item on a stuck worker will not run it.
         context: The contextvars that it runs in, on executors of this process.
     """
 
@@ -87,6 +88,7 @@ class Call:
     context: Context | None = None
     function: Any = None
     payload: Any = None
+    give_back: Callable[[int], None] | None = None
 
     future: SmartFuture[Any]
 

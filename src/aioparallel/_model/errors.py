@@ -127,6 +127,7 @@ class WorkerLostError(AioParallelError):
         out_of_memory: Evidence of the out-of-memory killer; ``None`` when there is none.
         last_output: The last lines that the worker wrote.
         stack: Where the call was in Python, if it was stopped by us.
+        ended: For a chunk of a map: how its items before the one that ran have ended.
     """
 
     call: str | None = None
@@ -140,6 +141,7 @@ class WorkerLostError(AioParallelError):
     out_of_memory: str | None = None
     last_output: str = ""
     stack: str = ""
+    ended: Any = None
 
     def __str__(self) -> str:
         said = super().__str__()

@@ -47,7 +47,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from .._model.call import Call, Ending, Phase, Stop
-from .._model.errors import PoisonTaskError, TaskTimeoutError, WorkerLostError, WorkerStartError
+from .._model.errors import ExecutorClosedError, PoisonTaskError, TaskTimeoutError, WorkerLostError, WorkerStartError
 from .batching import Costs
 from .latency import Latencies
 from .retry import MAX_DEATHS, pause_after_error, pause_after_loss
@@ -250,8 +250,10 @@ class Ledger:
         """
         if self.start_error is not None:
             raise self.start_error
-        if call.pin is None and not call.options.priority:  # nearly every call: what _push does, in place
-            call.phase = Phase.QUEUED
+        if self.closing:
+            raise ExecutorClosedError("the executor was closed before the call came to it")
+        if call.pin is None and not call.options.priority and 0 in self._queues:
+            call.phase = Phase.QUEUED  # nearly every call: what _push does, in place
             self.queued += 1
             self._shared += 1
             self._queues[0].append(call)

@@ -29,9 +29,14 @@ from .._model.errors import CallExitedError
 from .._model.slots import Slot, occupy
 from .._policy.ledger import WorkerEnd
 
-__all__ = ["Crew", "Report"]
+__all__ = ["Crew", "Job", "Report", "job_of"]
 
 Report = Callable[[list[WorkerEnd]], None]
+Job = tuple[Call, int, tuple[Any, ...], dict[str, Any], Context]
+"""A call, and what it needs to begin: the number of its future, its arguments and its context.
+
+The call's own fields are cleared when it is settled, which may be in the very moment in which it begins.
+"""
 
 
 class Crew(ABC):
@@ -101,25 +106,23 @@ class Crew(ABC):
             self._unfinished -= len(ends)
             self._report(ends)
 
-    def _enter(self, number: int, call: Call, member: int) -> Context:
+    def _enter(self, job: Job, member: int) -> Context:
         """The context that a call runs in: its submitter's, or a copy of that if it may begin again."""
-        context = call.context
-        assert context is not None, "it was captured when the call was submitted"
-        if call.options.retry is not None:
+        context = job[4]
+        if job[0].options.retry is not None:
             context = context.copy()
-        context.run(self._occupy, number, call, member)
+        context.run(self._occupy, job[0], job[1], member)
         return context
 
-    def _occupy(self, number: int, call: Call, member: int) -> None:
-        asked = self.asked
-        current.set(Current(call.id, function_name(call.fn), call.attempts, member, None, lambda: number in asked))
+    def _occupy(self, call: Call, id: int, member: int) -> None:
+        number, asked = call.seq, self.asked
+        current.set(Current(id, call.name, call.attempts, member, None, lambda: number in asked))
         occupy(self._slot)
 
-    def _call(
-        self, number: int, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], member: int
-    ) -> tuple[Ending, Any, float]:
+    def _call(self, job: Job, member: int) -> tuple[Ending, Any, float]:
         """Run a plain function, here and now: how it ended, its value or error, and the seconds it took."""
-        context = self._enter(number, call, member)
+        call, _, args, kwargs, _ = job
+        context = self._enter(job, member)
         call.begun_at = time()
         began = monotonic()
         ending = Ending.OK
@@ -161,3 +164,9 @@ def _never_awaited(call: Call) -> TypeError:
         f"{call.name} returned a coroutine, and nobody here awaits it: "
         "submit the coroutine function itself to a CoroutineExecutor"
     )
+
+
+def job_of(call: Call) -> Job:
+    """What is needed to run a call that is on its way to a crew."""
+    assert call.context is not None, "it was captured when the call was submitted"
+    return call, call.future.id, call.args, call.kwargs, call.context

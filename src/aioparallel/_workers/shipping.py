@@ -74,6 +74,21 @@ class Functions:
             self._by_identity[id(fn)] = (fn, captured, function)
         return function
 
+    def for_map(
+        self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Function:
+        """What to send for a map: the function, and what each of its calls has in common, once per worker.
+
+        Raises:
+            PicklingError: The function or a constant cannot travel.
+        """
+        name = function_name(fn)
+        constants, _ = pack_arguments(args, kwargs, name, out_of_band=False)
+        constants = constants or pickle.dumps(((), {}))
+        self._count += 1
+        packed = pickle.dumps(("map", self.get(fn).packed, star, kwstar, constants))
+        return Function(self._count, name, packed)
+
     def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
         """The function, and what it captured if that allows remembering it by identity."""
         found = packing.reference(fn)

@@ -24,7 +24,7 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from .._model.call import Call, Ending
-from .crew import Crew, Report
+from .crew import Crew, Job, Report, job_of
 
 __all__ = ["Tasks"]
 
@@ -36,7 +36,7 @@ class Tasks(Crew):
 
     def __init__(self, kind: str, name: str, size: int, group: TaskGroup, report: Report) -> None:
         super().__init__(kind, name, size, group, report)
-        self._waiting: OrderedDict[int, Call] = OrderedDict()
+        self._waiting: OrderedDict[int, Job] = OrderedDict()
         self._running: dict[int, tuple[Call, Task[Any], Coroutine[Any, Any, Any]]] = {}
         self._idle: list[Future[None]] = []
         self._giving_up = False
@@ -45,7 +45,7 @@ class Tasks(Crew):
     def put(self, calls: list[Call]) -> None:
         """Run these calls, in this order, each as soon as a task is free."""
         for call in calls:
-            self._waiting[call.seq] = call
+            self._waiting[call.seq] = job_of(call)
             if self._idle:
                 self._wake_one()
         self._unfinished += len(calls)
@@ -54,7 +54,7 @@ class Tasks(Crew):
 
     def waiting(self) -> Iterable[Call]:
         """The calls that have not begun."""
-        return list(self._waiting.values())
+        return [job[0] for job in self._waiting.values()]
 
     def take_back(self, number: int) -> bool:
         """Take a call away from the crew; ``False`` if it has begun."""
@@ -100,9 +100,9 @@ class Tasks(Crew):
         try:
             while waiting or await self._called():
                 if waiting:
-                    number, call = waiting.popitem(last=False)
-                    await self._run(number, call, index, task)
-                    del call  # an idle task keeps nothing alive
+                    number, job = waiting.popitem(last=False)
+                    await self._run(number, job, index, task)
+                    del job  # an idle task keeps nothing alive
                 if task.cancelling():
                     await _calm_down(task)
         finally:
@@ -123,12 +123,14 @@ class Tasks(Crew):
         return True
 
     @coroutine
-    def _run(self, number: int, call: Call, index: int, task: Task[Any]) -> Generator[Any, Any, None]:
-        context = self._enter(call, index)
+    def _run(self, number: int, job: Job, index: int, task: Task[Any]) -> Generator[Any, Any, None]:
+        """Step a coroutine inside its call's context, hand on what it awaits, and note how it ends."""
+        call, _, args, kwargs, context = job
+        context = self._enter(job, index)
         call.begun_at = time()
         began = monotonic()
         try:
-            started = context.run(call.fn, *call.args, **call.kwargs)
+            started = context.run(call.fn, *args, **kwargs)
             if type(started) is not CoroutineType:
                 started = _awaiting(started)
             self._running[number] = call, task, started
@@ -136,7 +138,7 @@ class Tasks(Crew):
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._ends.append((number, Ending.RAISED, self._presentable(error, call.fn, index), monotonic() - began))
+            self._ends.append((number, Ending.RAISED, self._presentable(error, call, index), monotonic() - began))
         else:
             self._ends.append((number, Ending.OK, value, monotonic() - began))
         finally:
@@ -146,7 +148,6 @@ class Tasks(Crew):
             self.loop.call_soon(self.collect)
 
     def _drive(self, started: Coroutine[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
-        """Step a coroutine inside a context, and hand on what it awaits."""
         run, step, given = context.run, started.send, None
         while True:
             try:

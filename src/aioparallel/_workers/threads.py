@@ -15,9 +15,9 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from .._model.call import Call, function_name
+from .._model.call import Call
 from .._model.errors import WorkerStartError
-from .crew import Crew, Report
+from .crew import Crew, Job, Report, job_of
 
 __all__ = ["Threads"]
 
@@ -27,9 +27,6 @@ LONG = 0.01
 """A thread that was in a call so long looks, too."""
 LEAVING_SECONDS = 1.0
 """What an idle thread is given to end."""
-
-Job = tuple[Call, Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-"""A call and what it needs to begin; the call's own fields are cleared when it is settled, whenever that is."""
 
 _log = logging.getLogger("aioparallel")
 
@@ -63,8 +60,8 @@ class Threads(Crew):
         self._limiter = anyio.CapacityLimiter(size)
         self._inbox: SimpleQueue[int | None] = SimpleQueue()
         self._waiting: dict[int, Job] = {}
-        self._running: dict[int, tuple[Callable[..., Any], int]] = {}
-        """The function and the thread of each call that has begun."""
+        self._running: dict[int, tuple[Call, int]] = {}
+        """Eachx."""
         self._indexes = list(reversed(range(size)))
         """Those that no thread has, the next one last."""
         self._expected: set[int] = set()
@@ -87,7 +84,7 @@ class Threads(Crew):
     def put(self, calls: list[Call]) -> None:
         """Run these calls, in this order, each as soon as a thread is free."""
         for call in calls:
-            self._waiting[call.seq] = call, call.fn, call.args, call.kwargs
+            self._waiting[call.seq] = job_of(call)
             self._inbox.put(call.seq)
         self._unfinished += len(calls)
         if self._members < self.size:
@@ -126,12 +123,12 @@ class Threads(Crew):
             await self._until(lambda: not self._members)
         with anyio.move_on_after(LEAVING_SECONDS):
             await self._until(lambda: self._members <= len(self._running))
-        for fn, _ in list(self._running.values()):
+        for call, _ in list(self._running.values()):
             _log.warning(
                 "%s was closed, but a thread of it is still in %s, and ends when that returns. A thread cannot be "
                 "stopped; a function that takes long should call aioparallel.check_cancelled() now and then.",
                 self.name,
-                function_name(fn),
+                call.name,
             )
 
     # On the loop: threads come and go
@@ -220,8 +217,8 @@ class Threads(Crew):
                 return
 
     def _run(self, number: int, job: Job, index: int, thread: int) -> float:
-        self._running[number] = job[1], thread
-        ending, value, took = self._call(*job, index)
+        self._running[number] = job[0], thread
+        ending, value, took = self._call(job, index)
         self._ends.append((number, ending, value, took))
         del self._running[number]
         if not self._told:
