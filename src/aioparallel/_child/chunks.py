@@ -79,11 +79,11 @@ def recover(page: Page, count: int) -> Chunk:
     values: list[Any] = []
     failed: dict[int, bytes] = {}
     for index, (kept, value) in enumerate(page.notes.read(count)):
-        if kept == page.notes.FAILED:
+        if kept == page.notes.FAILED and isinstance(value, bytes):
             failed[index] = value
             values.append(None)
         else:
-            values.append(pickle.loads(value) if kept == page.notes.PICKLED else value)
+            values.append(pickle.loads(value) if isinstance(value, bytes) else value)
     return values, failed
 
 

@@ -7,15 +7,22 @@ costs. The public faces of these modules pull in ``enum``, ``re``, ``typing`` an
 
 from __future__ import annotations
 
-try:
-    import _pickle as pickle
-    import _signal as signal
-    import _socket as socket
-    from _queue import SimpleQueue
-except ImportError:  # an interpreter that has not those names
-    import pickle  # type: ignore[no-redef]
-    import signal  # type: ignore[no-redef]
-    import socket  # type: ignore[no-redef]
-    from queue import SimpleQueue  # type: ignore[assignment]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import pickle
+    import signal
+    import socket
+    from queue import SimpleQueue
+else:
+    try:
+        import _pickle as pickle
+        import _signal as signal
+        import _socket as socket
+        from _queue import SimpleQueue
+    except ImportError:  # an interpreter that does not have those names
+        import pickle
+        import signal
+        import socket
+        from queue import SimpleQueue
 
 __all__ = ["SimpleQueue", "pickle", "signal", "socket"]

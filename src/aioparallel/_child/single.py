@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from . import failures, packing
-from .current import Current, current
+from .current import Current, borrow_process, current
 from .streams import Loop
 from .wire import OK, RAISED
 from .worker import is_coroutine, load_function
@@ -24,6 +24,7 @@ Who = tuple[int, str, int, int]
 def run(setup: Setup, who: Who, function: bytes, arguments: bytes) -> tuple[int, bytes]:
     """Run a call; whatever happens, short of the end of the process, is returned."""
     name = who[1]
+    borrow_process()
     current.set(Current(*who, None, lambda: False))
     try:
         _prepare(*setup)

@@ -281,10 +281,8 @@ class Worker:
         while True:
             record = self._queue.get()
             number, now = record[0], monotonic()
-            if self.page.begin(number, now, thread):
-                ending, payload, buffers = WITHDRAWN, b"", []
-            else:
-                ending, payload, buffers = self._run(record)
+            withdrawn = self.page.begin(number, now, thread)
+            ending, payload, buffers = (WITHDRAWN, b"", []) if withdrawn else self._run(record)
             head = ANSWER.pack(number, int((monotonic() - now) * 1e6), ending, len(buffers), len(payload))
             self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
             self.page.end(thread)

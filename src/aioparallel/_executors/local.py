@@ -152,7 +152,7 @@ class Foreman:
         """The crew says how calls ended."""
         if self._timers or self.crew.asked or any([ending for _, ending, _, _ in ends]):
             ends = list(map(self._examined, ends))
-        self._tell(ends)
+        self.pool._answered(self.run, self.seat, ends)
 
     def broken(self, error: WorkerStartError) -> None:
         """The crew has no members, and never will."""

@@ -18,9 +18,9 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio
 
@@ -28,8 +28,8 @@ from .._futures.dataflow import pending_in, substitute
 from .._futures.joining import Join
 from .._futures.smart import SmartFuture
 from .._futures.supervisor import Supervisor
-from .._model.call import Call, Phase, function_name
-from .._model.errors import CallCancelledError, ExecutorClosedError, PoolFullError
+from .._model.call import Call, Phase, function_name, plain_function
+from .._model.errors import ExecutorClosedError, PoolFullError
 from .._model.info import PoolStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .._policy.ledger import Halt, Instruction, Ledger, Pause, Place, Retire, Settle, Spawn, Verdict, WorkerEnd
@@ -56,8 +56,11 @@ class Run:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.ledger = ledger
+        self.opened = False
         self.closing = False
         self.drain = True
+        self.arriving: set[Call] = set()
+        """Calls that other threads have submitted, and this run's thread has not seen yet."""
         self.waiting: set[Call] = set()
         """Calls that wait for the futures among their arguments, or for their limit."""
         self.admissions = Admissions()
@@ -70,7 +73,12 @@ class Run:
 
     @property
     def idle(self) -> bool:
-        return self.ledger.idle and not self.waiting
+        return self.ledger.idle and not self.waiting and not self.arriving
+
+    @property
+    def pending(self) -> int:
+        """How many calls wait for a worker."""
+        return self.ledger.queued + len(self.arriving)
 
 
 class Executor(ABC):
@@ -113,9 +121,11 @@ class Executor(ABC):
         run = self._ensure_open()
         try:
             await run.supervisor.wait_ready()
-        except BaseException:
-            run.drain = False
+        except BaseException as error:
+            self._hurry(run)
             await self._end(run)
+            if error is run.supervisor.error and not isinstance(error, Exception):
+                raise self._closed() from None  # somebody else closed it, or cancelled a start of theirs
             raise
         return self
 
@@ -134,7 +144,8 @@ class Executor(ABC):
         run = self._run
         if run is None:
             return
-        run.drain = run.drain and drain
+        if not drain:
+            self._hurry(run)
         await self._end(run)
 
     async def __aenter__(self) -> Self:
@@ -158,7 +169,13 @@ class Executor(ABC):
 
     # Calls
 
-    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, R] | SmartFuture[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> SmartFuture[R]: ...
+    @overload
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[R]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
         """Hand over a call; waits for nothing.
 
         Futures among the arguments, at any depth of list, tuple, dict and set, are awaited
@@ -172,15 +189,21 @@ class Executor(ABC):
             PoolFullError: ``max_pending`` calls wait already.
             ExecutorClosedError: The executor is not open.
         """
-        return self._submit(fn, args, kwargs, DEFAULT_OPTIONS)
+        return self._submit(plain_function(fn), args, kwargs, DEFAULT_OPTIONS)
 
-    async def submit_wait(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+    @overload
+    async def submit_wait(
+        self, fn: Callable[P, Coroutine[Any, Any, R] | SmartFuture[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> SmartFuture[R]: ...
+    @overload
+    async def submit_wait(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[R]: ...
+    async def submit_wait(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
         """Like :meth:`submit`, but wait for room when ``max_pending`` calls are waiting.
 
         Cancellation:
             Before the call is handed over: nothing was submitted.
         """
-        return await self._submit_wait(fn, args, kwargs, DEFAULT_OPTIONS)
+        return await self._submit_wait(plain_function(fn), args, kwargs, DEFAULT_OPTIONS)
 
     def options(self, **options: Any) -> View:
         """The same executor, with other options for the calls made through it.
@@ -210,7 +233,7 @@ class Executor(ABC):
     def task_count(self) -> int:
         """How many calls have been submitted and not ended."""
         run = self._run
-        return 0 if run is None else run.ledger.queued + run.ledger.placed + len(run.waiting)
+        return 0 if run is None else run.pending + run.ledger.placed + len(run.waiting)
 
     def status(self) -> PoolStatus:
         """How the executor stands; only looks."""
@@ -296,7 +319,7 @@ class Executor(ABC):
         if run is None:
             run = self._run = Run(self, self._new_ledger())
         elif run.loop is not asyncio.get_running_loop():
-            raise ExecutorClosedError(f"{self.name} is open on another event loop; close it there, or make a second one")
+            raise ExecutorClosedError(f"{self.name} is open on another event loop: close it there, or make another")
         elif run.closing:
             raise ExecutorClosedError(f"{self.name} is closing; await its aclose() before you open it again")
         return run
@@ -306,6 +329,7 @@ class Executor(ABC):
         assert run is not None, "set before the supervisor's task first runs"
         try:
             await self._try_open(run)
+            run.opened = True
             supervisor.set_ready()
             self._pump(run)
             await run.close_asked.wait()
@@ -335,7 +359,7 @@ class Executor(ABC):
     def _settle_rest(self, run: Run) -> None:
         """The workers are gone, or never were; what they never answered ends here."""
         run.closing = run.ledger.closing = True
-        for call in list(run.waiting):
+        for call in [*run.arriving, *run.waiting]:
             self._cancel_call(call)
         self._carry_out(run, run.ledger.cancel_queued())
         run.admissions.end_all()
@@ -358,11 +382,19 @@ class Executor(ABC):
         try:
             await run.supervisor.wait_done()
         except BaseException:
-            run.drain = False
-            run.quiet.set()
+            self._hurry(run)
             with anyio.CancelScope(shield=True):
                 await run.supervisor.wait_done()
             raise
+
+    def _hurry(self, run: Run) -> None:
+        """Wait no longer for what was submitted, nor for workers that are still being started."""
+        if run.drain:
+            run.drain = False
+            run.closing = True
+            run.quiet.set()
+            if not run.opened:
+                run.supervisor.cancel()
 
     # Submitting
 
@@ -386,7 +418,7 @@ class Executor(ABC):
         run = self._run
         if run is None or run.closing:
             raise self._closed()
-        if run.ledger.queued >= self.max_pending:
+        if run.pending >= self.max_pending:
             raise PoolFullError(
                 f"{self.name}: {self.max_pending} calls wait already (max_pending); "
                 "use `await pool.submit_wait(...)` to wait for room"
@@ -405,7 +437,7 @@ class Executor(ABC):
             else:
                 self._enqueue(run, call)
         else:
-            run.loop.call_soon_threadsafe(self._accept, run, call, pending)
+            self._send_home(run, call, pending)
         return future
 
     async def _submit_wait(
@@ -413,7 +445,7 @@ class Executor(ABC):
     ) -> SmartFuture[Any]:
         run = self._run
         if run is not None:
-            await self._until(run, lambda: run.closing or run.ledger.queued < self.max_pending)
+            await self._until(run, lambda: run.closing or run.pending < self.max_pending)
         return self._submit(fn, args, kwargs, options)
 
     def _map(
@@ -421,10 +453,23 @@ class Executor(ABC):
     ) -> ParallelMap[Any]:
         from .mapping import map_on  # a program without maps does not pay for them
 
-        return map_on(self, fn, items, keywords, defaults)
+        return map_on(self, plain_function(fn), items, keywords, defaults)
+
+    def _send_home(self, run: Run, call: Call, pending: list[SmartFuture[Any]]) -> None:
+        """Hand a call that another thread submits to the run's own thread."""
+        run.arriving.add(call)
+        try:
+            run.loop.call_soon_threadsafe(self._accept, run, call, pending)
+        except RuntimeError:  # the loop has been closed
+            run.arriving.discard(call)
+            raise self._closed() from None
 
     def _accept(self, run: Run, call: Call, pending: list[SmartFuture[Any]]) -> None:
+        run.arriving.discard(call)
         if call.phase is Phase.SETTLED:
+            return
+        if run.supervisor.done:
+            self._fail(run, call, self._closed())
             return
         if pending:
             run.waiting.add(call)
@@ -488,7 +533,8 @@ class Executor(ABC):
 
     def _closed(self) -> ExecutorClosedError:
         return ExecutorClosedError(
-            f"{self.name} is not open: use `async with {type(self).__name__}(...) as pool:` or `await pool.start()` first"
+            f"{self.name} is not open: "
+            f"use `async with {type(self).__name__}(...) as pool:`, or `await pool.start()` first"
         )
 
     # Carrying out what the ledger says
@@ -568,13 +614,25 @@ class View:
         self._pool = pool
         self._options = options
 
-    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+    @overload
+    def submit(
+        self, fn: Callable[P, Coroutine[Any, Any, R] | SmartFuture[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> SmartFuture[R]: ...
+    @overload
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[R]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
         """Like :meth:`Executor.submit`, with this view's options."""
-        return self._pool._submit(fn, args, kwargs, self._options)
+        return self._pool._submit(plain_function(fn), args, kwargs, self._options)
 
-    async def submit_wait(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[Any]:
+    @overload
+    async def submit_wait(
+        self, fn: Callable[P, Coroutine[Any, Any, R] | SmartFuture[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> SmartFuture[R]: ...
+    @overload
+    async def submit_wait(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SmartFuture[R]: ...
+    async def submit_wait(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
         """Like :meth:`Executor.submit_wait`, with this view's options."""
-        return await self._pool._submit_wait(fn, args, kwargs, self._options)
+        return await self._pool._submit_wait(plain_function(fn), args, kwargs, self._options)
 
     def map(
         self, fn: Callable[..., Any], items: Any, /, *, errors: Errors = "raise", **options: Unpack[MapKeywords]

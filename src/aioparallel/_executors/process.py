@@ -119,7 +119,8 @@ class ProcessExecutor(Executor):
             raise ValueError(f"idle_timeout={self.idle_timeout!r}: expected seconds, more than 0")
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
-        if self.engine == "anyio" and (self.threads_per_worker > 1 or self.max_tasks_per_worker or self.max_rss_per_worker):
+        unsupported = self.threads_per_worker > 1 or self.max_tasks_per_worker or self.max_rss_per_worker
+        if self.engine == "anyio" and unsupported:
             raise ValueError(
                 "engine='anyio' has no workers of its own, so it cannot do threads_per_worker, max_tasks_per_worker "
                 "or max_rss_per_worker: leave them out, or use engine='resident'"
@@ -142,6 +143,7 @@ class ProcessExecutor(Executor):
             try:
                 await self._workers.start()
             except WorkerStartError as error:
+                await self._workers.close()
                 self._workers = None
                 if self.engine is not None:
                     raise

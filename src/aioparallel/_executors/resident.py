@@ -44,6 +44,7 @@ MAX_KNOWN = 1000
 EOF_SECONDS = 1.0
 MAX_AGENT_DEATHS = 3
 
+
 class Carrier:
     """A worker process and all that is known of it."""
 
@@ -105,11 +106,7 @@ class Resident:
         Raises:
             WorkerStartError: It cannot be started on this machine.
         """
-        try:
-            await self._start_agent()
-        except BaseException:
-            self._put_away()
-            raise
+        await self._start_agent()
 
     async def populate(self) -> None:
         """Start the workers; return when one is ready.
@@ -144,9 +141,6 @@ class Resident:
             await agent.aclose()
         for carrier in list(self.carriers.values()):
             self._finish(carrier)
-        self._put_away()
-
-    def _put_away(self) -> None:
         self._listener.close()
         remove_folder(self.folder)
 
@@ -613,5 +607,3 @@ def default_setup() -> dict[str, Any]:
     """What a worker is told of this process before anything else."""
     path = [entry or os.getcwd() for entry in sys.path]
     return {"path": path, "argv": list(sys.argv), "host": None, "levels": logs.levels()}
-
-

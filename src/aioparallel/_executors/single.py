@@ -7,8 +7,8 @@ keeps idle ones until the event loop's root task ends, and shows nothing that th
 from __future__ import annotations
 
 import asyncio
-import pickle
 import os
+import pickle
 import time
 from typing import TYPE_CHECKING, Any
 

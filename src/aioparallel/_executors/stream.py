@@ -22,7 +22,7 @@ from .._child.streams import STEP_ITEMS, STEP_SECONDS
 from .._futures.smart import SmartFuture
 from .._model.call import function_name
 
-__all__ = ["LocalSteps", "Stepper", "Stream", "is_generator_function"]
+__all__ = ["LocalSteps", "Stepper", "Stream"]
 
 T = TypeVar("T")
 Step = tuple[list[Any], bool, BaseException | None]
@@ -188,15 +188,6 @@ class LocalSteps:
 
         run.__qualname__ = function_name(self._call[0])
         return run
-
-
-def is_generator_function(fn: Any) -> bool:
-    """Whether calling it makes a generator, plain or async."""
-    while hasattr(fn, "func"):  # functools.partial
-        fn = fn.func
-    if not inspect.isroutine(fn) and not isinstance(fn, type):
-        fn = getattr(fn, "__call__", fn)  # noqa: B004: we want the method, not to know whether there is one
-    return inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def _advance(generator: Any) -> Step:

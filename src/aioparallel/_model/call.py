@@ -15,7 +15,7 @@ from .options import CallOptions
 if TYPE_CHECKING:
     from .._futures.smart import SmartFuture
 
-__all__ = ["Call", "CallOwner", "Ending", "Phase", "Stop", "function_name"]
+__all__ = ["Call", "CallOwner", "Ending", "Phase", "Stop", "function_name", "plain_function"]
 
 
 class Phase(IntEnum):
@@ -50,8 +50,11 @@ class Ending(IntEnum):
 class CallOwner(Protocol):
     """The pool that a call belongs to, as far as the call needs it."""
 
-    kind: str
-    grace: float
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def grace(self) -> float: ...
 
     def _cancel_call(self, call: Call) -> bool: ...
 
@@ -153,3 +156,8 @@ def function_name(fn: Any) -> str:
         fn = fn.func
     name = getattr(fn, "__qualname__", None)  # some proxies answer with a proxy
     return name if isinstance(name, str) else type(fn).__qualname__
+
+
+def plain_function(fn: Any) -> Any:
+    """The function that a decorated one is made of: what an executor is to run, and any other callable as it is."""
+    return getattr(fn, "_aioparallel_plain", fn)

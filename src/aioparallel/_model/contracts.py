@@ -15,8 +15,10 @@ class Source(Protocol):
     Both methods are called on the thread of the future's event loop.
     """
 
-    grace: float
-    """How long a cancelled awaiter waits until the work has really stopped, in seconds."""
+    @property
+    def grace(self) -> float:
+        """How long a cancelled awaiter waits until the work has really stopped, in seconds."""
+        ...
 
     def cancel(self) -> bool:
         """Stop the work, for everybody.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 __all__ = ["CallInfo", "CallState", "CurrentCall", "Method", "Outcome", "PoolStatus"]
@@ -11,7 +11,7 @@ __all__ = ["CallInfo", "CallState", "CurrentCall", "Method", "Outcome", "PoolSta
 T = TypeVar("T")
 
 
-class Method(str, Enum):
+class Method(StrEnum):
     """Where a decorated function runs. A string of the same name is accepted everywhere."""
 
     SERIAL = "serial"
@@ -27,11 +27,8 @@ class Method(str, Enum):
             return next((member for member in cls if member.value == value.lower()), None)
         return None
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class CallState(str, Enum):
+class CallState(StrEnum):
     """The life of a call: ``waiting`` (for arguments), ``queued``, ``running``, then one of three ends."""
 
     WAITING = "waiting"
@@ -40,9 +37,6 @@ class CallState(str, Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,8 @@ class Retry:
 def _are_exceptions(on: Any) -> bool:
     kinds = on if isinstance(on, tuple) else (on,)
     return all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+
+
 @dataclass(frozen=True)
 class CallOptions:
     """The options of one call.

@@ -48,7 +48,6 @@ from typing import Any
 
 from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import ExecutorClosedError, PoisonTaskError, TaskTimeoutError, WorkerLostError, WorkerStartError
-from .batching import Costs
 from .latency import Latencies
 from .retry import MAX_DEATHS, pause_after_error, pause_after_loss
 

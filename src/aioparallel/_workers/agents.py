@@ -129,7 +129,7 @@ class Agent:
             return
         message = messages.loads(body[1:])
         if message["ev"] == "ready":
-            self.pid = message["pid"]
+            self.pid = int(message["pid"] or 0)
             ready.set()
         else:
             self._on_event(message)

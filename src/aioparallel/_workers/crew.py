@@ -108,16 +108,13 @@ class Crew(ABC):
 
     def _enter(self, job: Job, member: int) -> Context:
         """The context that a call runs in: its submitter's, or a copy of that if it may begin again."""
-        context = job[4]
-        if job[0].options.retry is not None:
+        call, id, _, _, context = job
+        if call.options.retry is not None:
             context = context.copy()
-        context.run(self._occupy, job[0], job[1], member)
-        return context
-
-    def _occupy(self, call: Call, id: int, member: int) -> None:
         number, asked = call.seq, self.asked
-        current.set(Current(id, call.name, call.attempts, member, None, lambda: number in asked))
-        occupy(self._slot)
+        here = Current(id, call.name, call.attempts, member, None, lambda: number in asked)
+        context.run(_take_place, here, self._slot)
+        return context
 
     def _call(self, job: Job, member: int) -> tuple[Ending, Any, float]:
         """Run a plain function, here and now: how it ended, its value or error, and the seconds it took."""
@@ -157,6 +154,11 @@ class Crew(ABC):
         while not condition():
             self._changed.clear()
             await self._changed.wait()
+
+
+def _take_place(call: Current, slot: Slot) -> None:
+    current.set(call)
+    occupy(slot)
 
 
 def _never_awaited(call: Call) -> TypeError:

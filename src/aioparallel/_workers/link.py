@@ -22,6 +22,8 @@ RECEIVE = 256 * 1024
 TURN = 4 * 1024 * 1024
 """Bytes that may be moved before other things get a turn on the loop."""
 TOKEN = 32
+COPIED = 65536
+"""Bytes up to which a frame is copied behind its header, because that is cheaper than sending two parts."""
 
 Part = bytes | memoryview
 
@@ -63,10 +65,7 @@ class Link:
         if self._closed:
             return
         head = FRAME.pack(sum(map(len, parts)), kind)
-        if len(parts) == 1 and len(parts[0]) < 65536:
-            parts = [head + parts[0]]
-        else:
-            parts = [head, *parts]
+        parts = [head + parts[0]] if len(parts) == 1 and len(parts[0]) < COPIED else [head, *parts]
         if self._unsent:
             self._unsent.extend(map(memoryview, parts))
             return
