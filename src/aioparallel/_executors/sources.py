@@ -17,17 +17,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextvars import copy_context
+from dataclasses import dataclass
 from itertools import islice
 from queue import SimpleQueue
-from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 import anyio
 
 __all__ = ["Source", "open_source"]
 
-TAKE_SECONDS = 0.002
-"""A thread that pulls hands over what it has after so long."""
 CLOSE_SECONDS = 1.0
 """How long closing waits for a thread that is stuck in the input's ``__next__``."""
 
@@ -99,108 +97,113 @@ class _Async(Source):
 
 
 class _Threaded(Source):
-    """A plain iterable, read by a thread of its own, which waits while nobody asks."""
+    """A plain iterable, read by a thread of its own.
+
+    The thread may pull so many items as it was granted, and waits then. It puts them where the loop finds them, each as
+    soon as it has it: the next may be long in coming.
+    """
 
     def __init__(self, items: Iterable[Any]) -> None:
         self._items = items
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._orders: SimpleQueue[int] = SimpleQueue()
-        self._answer: asyncio.Future[_Haul] | None = None
-        self._last: _Haul | None = None
-        self._closing = False
-        self._closed = asyncio.Event()
-        self._problem: BaseException | None = None
+        self._grants: SimpleQueue[int] = SimpleQueue()
+        self._granted = 0
+        """So many items the thread may still pull, or has pulled and nobody has taken."""
+        self._pulled: deque[Any] = deque()
+        self._told = False
+        """The loop was told that there is something, and has not looked yet."""
+        self._news = asyncio.Event()
+        self._end: _End | None = None
+        self._leaving = False
 
     async def take(self, most: int) -> Sequence[Any]:
-        if self._last is None:
-            haul = await self._order(most)
-            if haul.ended:
-                self._last = haul
-            if haul.items:
-                return haul.items
-        if self._last is not None and self._last.error is not None:
-            raise self._last.error
-        return []
-
-    def _order(self, most: int) -> asyncio.Future[_Haul]:
         if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-            context = copy_context()
-            threading.Thread(target=context.run, args=(self._serve,), name="aioparallel source", daemon=True).start()
-        self._answer = self._loop.create_future()
-        self._orders.put(most)
-        return self._answer
+            self._start()
+        if most > self._granted:
+            self._grants.put(most - self._granted)
+            self._granted = most
+        while not self._pulled and self._end is None:
+            self._news.clear()
+            await self._news.wait()
+        taken = [self._pulled.popleft() for _ in range(min(most, len(self._pulled)))]
+        self._granted -= len(taken)
+        if not taken and self._end is not None and self._end.error is not None:
+            raise self._end.error
+        return taken
 
     async def aclose(self) -> None:
-        self._closing = True
-        if self._loop is None:
-            return
-        self._orders.put(0)
+        self._leaving = True
+        self._grants.put(0)
         with anyio.move_on_after(CLOSE_SECONDS):
-            await self._closed.wait()
-        if self._problem is not None:
-            raise self._problem
+            while self._loop is not None and self._end is None:
+                self._news.clear()
+                await self._news.wait()
+        if self._end is not None and self._end.closing_error is not None:
+            raise self._end.closing_error
+
+    def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        context = copy_context()
+        threading.Thread(target=context.run, args=(self._serve,), name="aioparallel source", daemon=True).start()
+
+    def _on_news(self) -> None:
+        self._told = False
+        self._news.set()
+
+    def _on_end(self, end: _End) -> None:
+        self._end = end
+        self._news.set()
 
     # On the thread
 
     def _serve(self) -> None:
-        problem: BaseException | None = None
+        end = _End()
         try:
-            self._pull_all()
-        except BaseException as error:  # iter() or close() failed, whichever came to pass
-            problem = error
-            self._tell(self._on_items, _Haul([], True, error))
+            self._pull(end)
+        except BaseException as error:
+            end = _End(error)
         finally:
             self._items = ()
-            self._tell(self._on_closed, problem)
+            self._tell(self._on_end, end)
 
-    def _pull_all(self) -> None:
-        most = self._orders.get()
-        iterator = iter(self._items) if most else iter(())
-        while most:
-            haul = self._pull(iterator, most)
-            self._tell(self._on_items, haul)
-            if haul.ended:
-                return
-            most = self._orders.get()
-        _close(iterator)
+    def _pull(self, end: _End) -> None:
+        iterator = iter(self._items)
+        for item in self._as_granted(iterator):
+            self._pulled.append(item)
+            if not self._told:
+                self._told = True
+                self._tell(self._on_news)
+        if self._leaving:
+            try:
+                _close(iterator)
+            except BaseException as error:
+                end.closing_error = error
 
-    def _pull(self, iterator: Iterator[Any], most: int) -> _Haul:
-        items: list[Any] = []
-        until = monotonic() + TAKE_SECONDS
-        try:
-            while len(items) < most and not self._closing and (not items or monotonic() < until):
-                items.append(next(iterator))
-        except StopIteration:
-            return _Haul(items, True, None)
-        except BaseException as error:
-            return _Haul(items, True, error)
-        return _Haul(items, False, None)
+    def _as_granted(self, iterator: Iterator[Any]) -> Iterator[Any]:
+        """The items, as long as they are wanted."""
+        while not self._leaving:
+            for _ in range(self._grants.get()):
+                if self._leaving:
+                    return
+                try:
+                    yield next(iterator)
+                except StopIteration:
+                    return
 
-    def _tell(self, fn: Callable[[Any], None], news: Any) -> None:
+    def _tell(self, fn: Callable[..., None], *args: Any) -> None:
         assert self._loop is not None, "it started this thread"
         try:
-            self._loop.call_soon_threadsafe(fn, news)
+            self._loop.call_soon_threadsafe(fn, *args)
         except RuntimeError:
             pass  # the loop was closed, and nobody is left who could mind
 
-    # On the loop
 
-    def _on_items(self, haul: _Haul) -> None:
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(haul)
+@dataclass(slots=True)
+class _End:
+    """How the reading of an input ended: what it raised, and what closing it raised."""
 
-    def _on_closed(self, problem: BaseException | None) -> None:
-        self._problem = problem
-        self._closed.set()
-
-
-class _Haul(NamedTuple):
-    """What the thread got for one order: items, whether these are the last, and what the input raised after them."""
-
-    items: list[Any]
-    ended: bool
-    error: BaseException | None
+    error: BaseException | None = None
+    closing_error: BaseException | None = None
 
 
 def _close(iterator: Any) -> None:

@@ -239,6 +239,11 @@ class Ledger:
         """Whether no call is anywhere."""
         return not self.queued and not self.placed
 
+    @property
+    def width(self) -> int:
+        """How many calls may run at a time when all workers are there."""
+        return sum(seat.width for seat in (*self.seats, *self._vacant))
+
     # Calls
 
     def enqueue(self, call: Call) -> bool:

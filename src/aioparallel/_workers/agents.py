@@ -18,6 +18,7 @@ from .._model.errors import WorkerStartError
 __all__ = ["Agent", "private_folder", "remove_folder"]
 
 START_SECONDS = 30.0
+END_SECONDS = 3.0
 
 BOOT = (
     "import sys, types; package = types.ModuleType('_aioparallel_child'); package.__path__ = [sys.argv[1]]; "
@@ -88,7 +89,7 @@ class Agent:
             return
         if process.stdin is not None:
             await process.stdin.aclose()
-        with anyio.move_on_after(START_SECONDS) as patience:
+        with anyio.move_on_after(END_SECONDS) as patience:
             await process.wait()
         if patience.cancelled_caught:
             process.kill()

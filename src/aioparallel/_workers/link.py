@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from collections import deque
 from collections.abc import Callable
 
@@ -73,8 +74,7 @@ class Link:
             sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts[:16])
         except BlockingIOError:
             sent = 0
-        except OSError:
-            self._lost()
+        except OSError:  # nobody listens any more; what was said before that is still to be read
             return
         if sent < sum(map(len, parts)):
             self._unsent.extend(map(memoryview, parts))
@@ -108,21 +108,27 @@ class Link:
         except BlockingIOError:
             return
         except OSError:
-            self._lost()
-            return
+            self._unsent.clear()
         if not self._unsent:
             self._loop.remove_writer(self._socket.fileno())
 
-    def _readable(self) -> None:
+    def drain(self) -> None:
+        """Read whatever has been sent by now."""
+        while not self._closed and self._readable():
+            pass
+
+    def _readable(self) -> bool:
+        """Read some; returns whether there was anything."""
         try:
             if self._big is not None:
                 self._read_big(self._big)
             else:
                 self._read_small()
         except (BlockingIOError, InterruptedError):
-            pass
-        except (OSError, wire.ProtocolError):
-            self._lost()
+            return False
+        except (OSError, wire.ProtocolError, struct.error):
+            self._lost()  # gone, or not to be believed any further
+        return True
 
     def _read_small(self) -> None:
         received = self._socket.recv_into(self._view[self._end :])

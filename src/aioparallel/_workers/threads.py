@@ -85,10 +85,17 @@ class Threads(Crew):
         """Run these calls, in this order, each as soon as a thread is free."""
         for call in calls:
             self._waiting[call.seq] = job_of(call)
-            self._inbox.put(call.seq)
         self._unfinished += len(calls)
         if self._members < self.size:
             self._staff()
+        # A thread that is woken now fights with the loop for the interpreter. That is worth it for a call that can begin;
+        # what waits for a busy thread is handed out when the loop has done what it has to do.
+        if self._unfinished <= self._members and not self._pile:
+            self._inbox.put(calls[0].seq) if len(calls) == 1 else self._deal(calls)
+        else:
+            if not self._pile:
+                self.loop.call_soon(self._hand_out)
+            self._pile += calls
 
     def waiting(self) -> Iterable[Call]:
         """The calls that have not begun."""

@@ -1,0 +1,92 @@
+"""The face of the package: its names, where they come from, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import pickle
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import aioparallel
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(aioparallel._HOMES)
+LIGHT = "import aioparallel; aioparallel.Retry, aioparallel.Method\nfrom aioparallel import parallelize\n@parallelize\ndef f(): ..."
+
+
+def names_for_type_checkers() -> dict[str, str]:
+    """Each name that is imported under ``if TYPE_CHECKING``, and the module it comes from."""
+    tree = ast.parse(Path(aioparallel.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    return {
+        alias.name: f"aioparallel.{node.module}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+
+
+def test_one_list_of_names() -> None:
+    """The table, `__all__` and what type checkers see agree."""
+    assert sorted(aioparallel.__all__) == NAMES
+    assert names_for_type_checkers() == aioparallel._HOMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_there(name: str) -> None:
+    """Every public name can be had, is documented, is listed, and is the same when it is asked for again."""
+    value = getattr(aioparallel, name)
+    assert inspect.getdoc(value)
+    assert name in dir(aioparallel)
+    assert getattr(aioparallel, name) is value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_is_signed(name: str) -> None:
+    """A class or function that is defined under its public name says "aioparallel" for its module, and can be pickled."""
+    value = getattr(aioparallel, name)
+    if value.__name__ == name:
+        assert value.__module__ == "aioparallel"
+    assert pickle.loads(pickle.dumps(value)) is value
+
+
+def test_errors_are_signed_before_they_are_named() -> None:
+    """An error that a program has not named so far is shown under its public name, too."""
+    code = (
+        "from aioparallel import ProcessExecutor\n"
+        "try: ProcessExecutor().submit(print)\n"
+        "except Exception as error: print(type(error))"
+    )
+    assert run(code) == "<class 'aioparallel.ExecutorClosedError'>"
+
+
+def test_unknown_names() -> None:
+    """A name that is not public raises the usual AttributeError."""
+    with pytest.raises(AttributeError, match="module 'aioparallel' has no attribute 'paralelize'"):
+        aioparallel.paralelize  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_version() -> None:
+    """`__version__` is the one that the package is published as."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert aioparallel.__version__ == project["version"]
+
+
+def test_importing_is_cheap() -> None:
+    """Importing the package imports nothing of it but the face."""
+    assert run("import aioparallel, sys; print(*(m for m in sys.modules if m.startswith('aioparallel.')))") == ""
+
+
+@pytest.mark.parametrize("heavy", ["asyncio", "anyio", "cloudpickle", "concurrent.futures", "threading"])
+def test_decorating_is_cheap(heavy: str) -> None:
+    """A module of decorated functions does not import what only calls need."""
+    assert run(f"{LIGHT}\nimport sys; print({heavy!r} in sys.modules)") == "False"
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
