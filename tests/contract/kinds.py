@@ -39,7 +39,7 @@ class Kind:
         stays: Its workers survive the end of one ``run`` of the loop.
         contexts: Calls see the caller's context variables.
         streams: It runs generator functions.
-        told: It knows when a call begins, and who runs it.
+        told: It knows when a call begins; otherwise starting a process counts as running the call.
         checks: Which checks for leaks do not apply, and whose fault that is.
     """
 
@@ -106,6 +106,7 @@ KINDS = [
         separate=True,
         stays=False,
         streams=False,
+        told=False,
         # anyio keeps its processes, and the task that ends them, for as long as the loop's root task runs.
         checks=(("tasks", False), ("processes", False), ("fds", False)),
     ),

@@ -286,7 +286,7 @@ async def test_in_time(kind: Kind, pool: Any) -> None:
     assert await pool.options(timeout=60).submit(kind.fit(jobs.add), 1, 2) == 3
 
 
-@every(lambda kind: kind.later and kind.stops)
+@every(lambda kind: kind.later and kind.stops and kind.told)
 async def test_timeout_and_retry(kind: Kind, opened: Any, gate: Gate) -> None:
     """A timeout is an exception like others to ``Retry``: each attempt has the whole time."""
     pool = await opened(1)

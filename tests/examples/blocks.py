@@ -40,15 +40,15 @@ LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<text>.*)$", re.MULTILINE)
 
 RUN_A_PIECE = """
-import ast, asyncio, inspect, sys
+import ast, asyncio, inspect, pathlib, sys
 
-async def __run():
-    code = compile(open(sys.argv[1]).read(), sys.argv[1], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    waiting = eval(code, globals())
+async def _run():
+    source = pathlib.Path(sys.argv[1]).read_text(encoding="utf-8")
+    waiting = eval(compile(source, sys.argv[1], "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), globals())
     if inspect.iscoroutine(waiting):
         await waiting
 
-asyncio.run(__run())
+asyncio.run(_run())
 """
 """What a notebook does with a cell; its functions are those of ``__main__``."""
 

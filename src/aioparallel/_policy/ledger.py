@@ -48,6 +48,7 @@ from typing import Any
 
 from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import ExecutorClosedError, PoisonTaskError, TaskTimeoutError, WorkerLostError, WorkerStartError
+from .batching import MAX_CALLS
 from .latency import Latencies
 from .retry import MAX_DEATHS, pause_after_error, pause_after_loss
 
@@ -478,7 +479,12 @@ class Ledger:
         assert all(call.phase is Phase.PLACED for call in held)
         for seat in self.seats:
             assert list(seat.held) == sorted(seat.held), "a worker holds calls out of order"
-            assert seat.standing is not Standing.GONE or not seat.held, "a dead worker holds calls"
+            assert seat.standing is Standing.READY or not seat.held, "a worker that is not ready holds calls"
+            window = MAX_HELD + MAX_CALLS if seat.spare is None else seat.spare
+            assert len(seat.held) <= seat.width + window, "a worker holds more than its window"
+            if seat.standing is Standing.READY and not seat.held:
+                assert seat.worn or seat in self._idle, "an idle worker is forgotten"
+                assert not seat.pinned or seat in self._pinned, "a stream is forgotten"
 
     # How a call ends
 

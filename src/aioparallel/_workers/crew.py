@@ -6,8 +6,8 @@ A crew is given calls and says how they ended; it decides nothing. What is true 
   ``take_back``. So a call that was taken back never begins.
 * A call runs in the contextvars of its submitter, with :data:`~aioparallel._child.current.current` set.
 * Each end is reported once, on the loop, together with all others that came since the loop last looked.
-* A member that is in a call cannot be stopped from outside. Who gives up waiting for a call says so by adding its
-  number to ``abandoned``; its end is reported like any other when it comes.
+* A member in a call stays in it until the call ends; that it should is all that can be said, by adding its number
+  to ``asked`` (which the call can see), and by ``stop``.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Crew(ABC):
         self._group = group
         self._report = report
         self._members = 0
+        self._indexes: list[int] = []
+        """Of members that have left."""
         self._unfinished = 0
         """Calls that were put here, and neither ended nor were taken back."""
         self._ends: deque[WorkerEnd] = deque()
@@ -91,6 +93,10 @@ class Crew(ABC):
     @abstractmethod
     def stack(self, number: int) -> str:
         """Where a call that has begun is just now, as a traceback shows it."""
+
+    @abstractmethod
+    async def _join(self, index: int) -> None:
+        """The task of a new member, which calls ``_dismiss`` in the end."""
 
     @abstractmethod
     async def close(self, grace: float) -> None:
@@ -146,7 +152,14 @@ class Crew(ABC):
         exited.__cause__ = error
         return exited
 
-    def _dismiss(self) -> None:
+    def _hire(self) -> None:
+        index = self._indexes.pop() if self._indexes else self._members
+        self._members += 1
+        # Not in the context of whoever happens to submit a call.
+        Context().run(self._group.start_soon, self._join, index, name=f"aioparallel {self.name} {index}")
+
+    def _dismiss(self, index: int) -> None:
+        self._indexes.append(index)
         self._members -= 1
         self._changed.set()
 

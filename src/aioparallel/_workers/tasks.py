@@ -82,18 +82,12 @@ class Tasks(Crew):
             task.cancel()
         await self._until(lambda: not self._members)
 
-    def _hire(self) -> None:
-        index = self._members
-        self._members += 1
-        Context().run(self._group.start_soon, self._serve, index, name=f"aioparallel {self.name} {index}")
-
     def _wake_one(self) -> None:
         waiter = self._idle.pop()
         if not waiter.done():
             waiter.set_result(None)
 
-    async def _serve(self, index: int) -> None:
-        """The life of a task with the crew."""
+    async def _join(self, index: int) -> None:
         task = asyncio.current_task()
         assert task is not None, "we run on an event loop"
         waiting = self._waiting
@@ -106,7 +100,7 @@ class Tasks(Crew):
                 if task.cancelling():
                     await _calm_down(task)
         finally:
-            self._dismiss()
+            self._dismiss(index)
 
     async def _called(self) -> bool:
         """Wait until there is something to do; ``False`` if it is time to go."""

@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from contextvars import Context
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
@@ -62,8 +61,8 @@ class Threads(Crew):
         self._waiting: dict[int, Job] = {}
         self._running: dict[int, tuple[Call, int]] = {}
         """Eachx."""
-        self._indexes = list(reversed(range(size)))
-        """Those that no thread has, the next one last."""
+        self._pile: list[int] = []
+        """Numbers that go to the inbox in the loop's next turn."""
         self._expected: set[int] = set()
         """Indexes of threads that have not begun. Who takes one out, the thread or its task, answers for it."""
         self._set_up = initializer is None
@@ -88,14 +87,14 @@ class Threads(Crew):
         self._unfinished += len(calls)
         if self._members < self.size:
             self._staff()
-        # A thread that is woken now fights with the loop for the interpreter. That is worth it for a call that can begin;
-        # what waits for a busy thread is handed out when the loop has done what it has to do.
+        numbers = [call.seq for call in calls]
         if self._unfinished <= self._members and not self._pile:
-            self._inbox.put(calls[0].seq) if len(calls) == 1 else self._deal(calls)
+            self._deal(numbers)
         else:
+            # All threads are busy, and one that is woken now would only take the interpreter away from the loop.
             if not self._pile:
-                self.loop.call_soon(self._hand_out)
-            self._pile += calls
+                self.loop.call_soon(self._deal_pile)
+            self._pile += numbers
 
     def waiting(self) -> Iterable[Call]:
         """The calls that have not begun."""
@@ -145,21 +144,29 @@ class Threads(Crew):
         while self._members < min(self.size, self._unfinished):
             self._hire()
 
-    def _hire(self) -> None:
-        index = self._indexes.pop()
-        self._members += 1
+    async def _join(self, index: int) -> None:
         self._expected.add(index)
-        Context().run(self._group.start_soon, self._employ, index, name=f"aioparallel {self.name} {index}")
-
-    async def _employ(self, index: int) -> None:
+        failure: BaseException | None = None
         try:
-            await anyio.to_thread.run_sync(self._serve, index, abandon_on_cancel=True, limiter=self._limiter)
-        except Exception as error:
-            self._cannot_start(error)
+            failure = await anyio.to_thread.run_sync(
+                self._serve, index, abandon_on_cancel=True, limiter=self._limiter
+            )
+        except RuntimeError as error:  # the system has no thread for us
+            failure = error
         finally:
             if index in self._expected:
                 self._expected.discard(index)
                 self._left(index, None)
+        if failure is not None:
+            self._cannot_start(failure)
+
+    def _deal(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._inbox.put(number)
+
+    def _deal_pile(self) -> None:
+        pile, self._pile = self._pile, []
+        self._deal(pile)
 
     def _arrived(self) -> None:
         self._set_up = True
@@ -168,37 +175,41 @@ class Threads(Crew):
     def _left(self, index: int, thread: threading.Thread | None) -> None:
         if thread is not None:
             _forget(thread)
-        self._indexes.append(index)
-        self._dismiss()
+        self._dismiss(index)
         if self._waiting and not self._closing:
             self._staff()
 
-    def _cannot_start(self, error: Exception) -> None:
-        """Do with the threads there are; without any, nothing that waits can ever run."""
-        _log.warning("%s: a thread could not be started, and is not tried again", self.name, exc_info=error)
+    def _cannot_start(self, error: BaseException) -> None:
+        """Go on with the threads there are; without any, nothing that waits can ever run."""
         text = "".join(traceback.format_exception(error))
         self._failure = WorkerStartError(f"{self.name}: a thread could not be started:\n{text}")
         self._failure.__cause__ = error
         self.size = self._members
         self._changed.set()
-        if not self._members:
+        if self._members:
+            _log.warning("%s goes on with %d threads: %s", self.name, self._members, self._failure)
+        else:
             self._broken(self._failure)
 
     # On a thread
 
-    def _serve(self, index: int) -> None:
-        """The life of a thread with the crew."""
+    def _serve(self, index: int) -> BaseException | None:
+        """The life of a thread with the crew. Returns why it could not be set up, if it could not."""
         try:
             self._expected.remove(index)
         except KeyError:
-            return  # its task was cancelled before we came
+            return None  # its task was cancelled before we came
         thread = threading.current_thread()
         old_name, thread.name = thread.name, f"aioparallel {self.name} {index}"
         try:
             if self._initializer is not None:
                 self._initializer()
                 self._post(self._arrived)
+        except BaseException as error:
+            return error
+        else:
             self._work(index, threading.get_ident())
+            return None
         finally:
             thread.name = old_name
             _quit(thread)
