@@ -52,6 +52,10 @@ asyncio.run(_run())
 """
 """What a notebook does with a cell; its functions are those of ``__main__``."""
 
+ASYNC_TESTS = ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+HOW = {"program": [], "piece": ["-c", RUN_A_PIECE], "tests": ["-m", "pytest", "-p", "no:cacheprovider", *ASYNC_TESTS]}
+"""What stands between Python and the name of a block's file."""
+
 
 @dataclass
 class Block:
@@ -130,9 +134,8 @@ def check(block: Block, folder: Path) -> None:
         return
     file = folder / ("test_block.py" if block.kind == "tests" else "block.py")
     file.write_text(block.source, encoding="utf-8")
-    how = {"program": [], "piece": ["-c", RUN_A_PIECE], "tests": ["-m", "pytest", "-q", "-p", "no:cacheprovider"]}
     done = subprocess.run(
-        [sys.executable, "-W", "error", *how[block.kind], file.name],
+        [sys.executable, "-W", "error", *HOW[block.kind], file.name],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
         stdout=subprocess.PIPE,

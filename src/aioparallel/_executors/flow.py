@@ -22,9 +22,10 @@ import anyio
 from .._futures.loops import soon
 from .._futures.smart import SmartFuture, stopped, wrapped
 from .._model.call import Call, Phase, function_name
-from .._model.errors import CallCancelledError, ExecutorClosedError
+from .._model.errors import CallCancelledError, ExecutorClosedError, WorkerLostError
 from .._model.info import CallState, Outcome
 from .._model.options import CallOptions
+from .chunking import Chunk, Chunker, chunker
 from .progress import Reporter, reporter
 from .results import Results
 from .sources import Source, open_source
@@ -50,6 +51,10 @@ class Runner(Protocol):
     """What a map asks of an executor."""
 
     def _capacity(self) -> int: ...
+
+    def _submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> SmartFuture[Any]: ...
 
     async def _submit_wait(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
@@ -96,8 +101,10 @@ class Flow:
         self._form = plan.options.form()
         self._call_options = plan.options.call_options()
         self._ahead = 1
-        self._flying: set[_Item] = set()
-        self._landed: list[_Item] = []
+        self._flying: set[_Item | Chunk] = set()
+        self._landed: list[_Item | Chunk] = []
+        self._pool: Runner | None = None
+        self._chunker: Chunker | None = None
         self._reporter: Reporter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = Context()
@@ -149,6 +156,8 @@ class Flow:
                 self._reporter.close()
 
     async def _run_on(self, pool: Runner) -> None:
+        self._pool = pool
+        self._chunker = chunker(self, pool, self.plan.fn, self.plan.options)
         self._feeding = wrapped(self._feed(pool))
         self._feeding._watch(self._on_fed)
         try:
@@ -208,23 +217,69 @@ class Flow:
         self._end_news.set()
 
     async def _hand_over(self, pool: Runner, items: Sequence[Any]) -> None:
-        for item in items:
-            if self._no_more_input:
-                return
+        position = 0
+        while position < len(items) and not self._no_more_input:
+            size = 1 if self._chunker is None else min(self._chunker.size(), len(items) - position)
             index = self.pulled
-            self.pulled += 1
+            self.pulled += size
+            if size > 1:
+                self._send_chunk(index, tuple(items[position : position + size]))
+            else:
+                await self._send(pool, index, items[position])
+            position += size
+
+    async def _send(self, pool: Runner, index: int, item: Any) -> None:
+        try:
+            args, kwargs = self._form.arguments(item)
+            future = await pool._submit_wait(self.plan.fn, args, kwargs, self._options_for(item))
+        except ExecutorClosedError:
+            raise
+        except Exception as error:
+            self.failed(index, item, error)
+            self._show()
+        else:
+            self._launch(_Item(self, index, item, future))
+
+    def _launch(self, flying: _Item | Chunk) -> None:
+        self._flying.add(flying)
+        flying.future._watch(flying)
+
+    # Chunks
+
+    def _send_chunk(self, index: int, items: tuple[Any, ...]) -> None:
+        chunk = None if self._chunker is None else self._chunker.send(index, items)
+        if chunk is None:
+            self.one_by_one(index, items)
+        else:
+            self._launch(chunk)
+
+    def again(self, index: int, items: Sequence[Any]) -> None:
+        """Send items that were in a chunk, and did not begin there."""
+        if items and not self._stopping and not self._prompt:
+            self._send_chunk(index, tuple(items))
+
+    def one_by_one(self, index: int, items: Sequence[Any]) -> None:
+        """Send items alone that cannot travel together, so that each has its own error."""
+        assert self._pool is not None, "there were chunks, so there is an executor"
+        for offset, item in enumerate(items):
             try:
                 args, kwargs = self._form.arguments(item)
-                future = await pool._submit_wait(self.plan.fn, args, kwargs, self._options_for(item))
-            except ExecutorClosedError:
-                raise
+                future = self._pool._submit(self.plan.fn, args, kwargs, self._options_for(item))
             except Exception as error:
-                self.failed(index, item, error)
-                self._show()
+                self.failed(index + offset, item, error)
             else:
-                flying = _Item(self, index, item, future)
-                self._flying.add(flying)
-                future._watch(flying)
+                self._launch(_Item(self, index + offset, item, future))
+
+    def lost(self, index: int, item: Any, error: WorkerLostError, future: SmartFuture[Any]) -> None:
+        """The worker of a chunk died in this item."""
+        if self._call_options.idempotent and not self._stopping:
+            self.one_by_one(index, (item,))
+        else:
+            self.failed(index, item, error, future)
+
+    def left(self) -> int | None:
+        """How many items have not been pulled, if that is known."""
+        return None if self.plan.total is None else max(0, self.plan.total - self.pulled)
 
     def _options_for(self, item: Any) -> CallOptions:
         options = self._call_options
@@ -232,7 +287,8 @@ class Flow:
 
     async def _until_room(self, pool: Runner) -> int:
         keyed = getattr(self._call_options.limit, "key", None) is not None
-        self._ahead = max(AHEAD * pool._capacity(), AHEAD_OF_KEYS if keyed else 1)
+        chunk = 1 if self._chunker is None else self._chunker.size()
+        self._ahead = max(AHEAD * pool._capacity() * chunk, AHEAD_OF_KEYS if keyed else 1)
         while (room := self.room()) < 1:
             self.hungry = True
             self._room_news.clear()
@@ -259,8 +315,8 @@ class Flow:
 
     # Ends
 
-    def on_ended(self, item: _Item) -> None:
-        """An item's future was settled."""
+    def on_ended(self, item: _Item | Chunk) -> None:
+        """The future of an item or a chunk was settled."""
         if not self._landed:
             soon(self._loop, self._context, self._land)
         self._landed.append(item)
@@ -277,16 +333,31 @@ class Flow:
             self._stop_early()
         self._show()
 
+    def learned(self, future: SmartFuture[Any]) -> None:
+        """What a single item took says how many the next chunk may have."""
+        source = future._source
+        if self._chunker is not None and isinstance(source, Call) and source.duration is not None:
+            self._chunker.learn(source.duration, 1)
+
     def _show(self) -> None:
         self.results.notify()
         self.nudge()
 
-    def succeeded(self, item: _Item, value: Any) -> None:
+    def one_succeeded(self, index: int, item: Any, value: Any, future: SmartFuture[Any]) -> None:
         """An item has its value."""
         if self.plan.options.errors == "return":
-            value = Outcome(item.index, item.item, value, None, *_where(item.future))
-        self.results.add(item.index, 1, (value,))
+            value = Outcome(index, item, value, None, *_where(future))
+        self.results.add(index, 1, (value,))
         self._count(0)
+
+    def all_succeeded(self, chunk: Chunk, values: Sequence[Any]) -> None:
+        """The items of a chunk, from its first on, have these values."""
+        if self.plan.options.errors == "return":
+            for offset, value in enumerate(values):
+                self.one_succeeded(chunk.index + offset, chunk.items[offset], value, chunk.future)
+        elif values:
+            self.results.add(chunk.index, len(values), values)
+            self._count(0, len(values))
 
     def failed(self, index: int, item: Any, error: BaseException, future: SmartFuture[Any] | None = None) -> None:
         """An item has failed."""
@@ -303,9 +374,9 @@ class Flow:
             self._stop_early()
         self._count(1)
 
-    def _count(self, failed: int) -> None:
+    def _count(self, failed: int, items: int = 1) -> None:
         if self._reporter is not None:
-            self._reporter.count(1, failed)
+            self._reporter.count(items, failed)
 
     def _stop_early(self) -> None:
         """Cancel what is left, and raise."""
@@ -322,7 +393,7 @@ class Flow:
             self._flying.discard(item)
             item.future._unwatch(item)
             item.future.cancel()
-            self.results.add(item.index, 1, ())
+            self.results.add(item.index, item.count, ())
 
     async def _stop(self) -> None:
         """Cancel whatever is in flight, and wait until it has stopped."""
@@ -337,6 +408,8 @@ class _Item:
     """One item in flight; it watches its call's future."""
 
     __slots__ = ("flow", "future", "index", "item")
+
+    count = 1
 
     def __init__(self, flow: Flow, index: int, item: Any, future: SmartFuture[Any]) -> None:
         self.flow = flow
@@ -353,7 +426,8 @@ class _Item:
         if unwanted:
             return
         if error is None:
-            self.flow.succeeded(self, self.future.result())
+            self.flow.learned(self.future)
+            self.flow.one_succeeded(self.index, self.item, self.future.result(), self.future)
         else:
             self.flow.failed(self.index, self.item, error, self.future)
 
@@ -365,7 +439,7 @@ class _Item:
         return self.future.info.state in {CallState.WAITING, CallState.QUEUED}
 
 
-def _is_bad(item: _Item) -> bool:
+def _is_bad(item: _Item | Chunk) -> bool:
     return not item.future._succeeded()
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from .._child.current import Current, current
-from .._model.call import Call, Ending, function_name
+from .._model.call import Call, Ending
 from .._model.errors import CallExitedError
 from .._model.slots import Slot, occupy
 from .._policy.ledger import WorkerEnd
@@ -140,9 +140,11 @@ class Crew(ABC):
         return ending, value, took
 
     def _presentable(self, error: BaseException, call: Call, member: int) -> BaseException:
-        """What a call raised, without our frame at the top of its traceback, which would keep the call alive."""
+        """What a call raised, without our frames at the top of its traceback, which would keep the call alive."""
         trace = error.__traceback__
-        error = error.with_traceback(trace and trace.tb_next)
+        while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+            trace = trace.tb_next
+        error = error.with_traceback(trace)
         if not isinstance(error, (SystemExit, KeyboardInterrupt)):
             return error
         code = getattr(error, "code", None)

@@ -28,6 +28,9 @@ from .crew import Crew, Job, Report, job_of
 
 __all__ = ["Tasks"]
 
+TURN_SECONDS = 0.005
+"""Coroutines that never wait run one after another for so long, until the loop gets a turn."""
+
 _log = logging.getLogger("aioparallel")
 
 
@@ -39,6 +42,9 @@ class Tasks(Crew):
         self._waiting: OrderedDict[int, Job] = OrderedDict()
         self._running: dict[int, tuple[Call, Task[Any], Coroutine[Any, Any, Any]]] = {}
         self._idle: list[Future[None]] = []
+        self._told_at = 0.0
+        self._hogging = False
+        """Whether calls have been running for too long without a turn for the rest of the loop."""
         self._giving_up = False
         """Whether a coroutine that is cancelled is closed instead."""
 
@@ -97,8 +103,8 @@ class Tasks(Crew):
                     number, job = waiting.popitem(last=False)
                     await self._run(number, job, index, task)
                     del job  # an idle task keeps nothing alive
-                if task.cancelling():
-                    await _calm_down(task)
+                if task.cancelling() or self._hogging:
+                    await self._take_turns(task)
         finally:
             self._dismiss(index)
 
@@ -116,13 +122,24 @@ class Tasks(Crew):
             return not waiter.cancelled()
         return True
 
+    async def _take_turns(self, task: Task[Any]) -> None:
+        """Let the loop do something else, and no cancellation that was meant for one call reach the next."""
+        self._hogging = False
+        try:
+            await asyncio.sleep(0)  # a cancellation that is under way arrives here
+        except CancelledError:
+            pass
+        while task.cancelling():
+            task.uncancel()
+
     @coroutine
     def _run(self, number: int, job: Job, index: int, task: Task[Any]) -> Generator[Any, Any, None]:
-        """Step a coroutine inside its call's context, hand on what it awaits, and note how it ends."""
-        call, _, args, kwargs, context = job
+        """Run a coroutine inside its call's context, and note how it ends."""
+        call, _, args, kwargs, _ = job
         context = self._enter(job, index)
         call.begun_at = time()
         began = monotonic()
+        ending = Ending.OK
         try:
             started = context.run(call.fn, *args, **kwargs)
             if type(started) is not CoroutineType:
@@ -132,44 +149,40 @@ class Tasks(Crew):
         except GeneratorExit:
             raise
         except BaseException as error:
-            self._ends.append((number, Ending.RAISED, self._presentable(error, call, index), monotonic() - began))
-        else:
-            self._ends.append((number, Ending.OK, value, monotonic() - began))
+            ending, value = Ending.RAISED, self._presentable(error, call, index)
         finally:
             self._running.pop(number, None)
+        now = monotonic()
+        self._ends.append((number, ending, value, now - began))
         if not self._told:
             self._told = True
+            self._told_at = now
             self.loop.call_soon(self.collect)
+        elif now - self._told_at > TURN_SECONDS:
+            self._hogging = True
 
     def _drive(self, started: Coroutine[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
-        run, step, given = context.run, started.send, None
-        while True:
-            try:
+        run, step = context.run, started.send
+        given: Any = None
+        try:
+            while True:
                 wanted = run(step, given)
-            except StopIteration as end:
-                return end.value
-            try:
-                given = yield wanted
-                step = started.send
-            except BaseException as error:
-                if self._giving_up:
-                    run(started.close)
-                    raise
-                step, given = started.throw, error
+                try:
+                    given = yield wanted
+                    step = started.send
+                except BaseException as error:
+                    if self._giving_up:
+                        run(started.close)
+                        raise
+                    step, given = started.throw, error
+        except StopIteration as end:
+            return end.value
+        finally:
+            given = None  # an exception that was thrown refers to this frame
 
 
 async def _awaiting(awaitable: Any) -> Any:
     return await awaitable
-
-
-async def _calm_down(task: Task[Any]) -> None:
-    """Let no cancellation that was meant for one call reach the next."""
-    try:
-        await asyncio.sleep(0)  # one that is under way arrives here
-    except CancelledError:
-        pass
-    while task.cancelling():
-        task.uncancel()
 
 
 def _frames(awaited: Any) -> Iterable[FrameType]:

@@ -25,7 +25,9 @@ LOOK_SECONDS = 0.5
 LONG = 0.01
 """A thread that was in a call so long looks, too."""
 LEAVING_SECONDS = 1.0
-"""What an idle thread is given to end."""
+"""What idle threads are given to come to their end, however small the grace."""
+JOIN_SECONDS = 0.1
+"""More than a thread takes from its last word to its end."""
 
 _log = logging.getLogger("aioparallel")
 
@@ -60,7 +62,7 @@ class Threads(Crew):
         self._inbox: SimpleQueue[int | None] = SimpleQueue()
         self._waiting: dict[int, Job] = {}
         self._running: dict[int, tuple[Call, int]] = {}
-        """Eachx."""
+        """Each call that has begun, and its thread."""
         self._pile: list[int] = []
         """Numbers that go to the inbox in the loop's next turn."""
         self._expected: set[int] = set()
@@ -267,4 +269,4 @@ def _forget(thread: threading.Thread) -> None:
     stop, task = getattr(thread, "stop", None), getattr(thread, "root_task", None)
     if stop is not None and task is not None:
         task.remove_done_callback(stop)
-        thread.join(LEAVING_SECONDS)
+        thread.join(JOIN_SECONDS)
