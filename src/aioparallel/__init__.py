@@ -21,10 +21,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._executors.coroutine import CoroutineExecutor
     from ._executors.mapping import ParallelMap
+    from ._executors.pool import Executor
     from ._executors.process import ProcessExecutor
     from ._executors.progress import Progress
+    from ._executors.serial import SerialExecutor
     from ._executors.stream import Stream
+    from ._executors.thread import ThreadExecutor
     from ._futures.limits import Limit
     from ._futures.smart import SmartFuture
     from ._futures.waiting import later, wait_all, wait_any
@@ -56,6 +60,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
+    "_executors.pool": "Executor",
+    "_executors.serial": "SerialExecutor",
+    "_executors.coroutine": "CoroutineExecutor",
+    "_executors.thread": "ThreadExecutor",
     "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
     "_executors.progress": "Progress",
@@ -85,8 +93,10 @@ __all__ = [
     "CallExitedError",
     "CallInfo",
     "CallState",
+    "CoroutineExecutor",
     "CurrentCall",
     "Distributed",
+    "Executor",
     "ExecutorClosedError",
     "HostError",
     "Limit",
@@ -104,9 +114,11 @@ __all__ = [
     "RemoteError",
     "RemoteTraceback",
     "Retry",
+    "SerialExecutor",
     "SmartFuture",
     "Stream",
     "TaskTimeoutError",
+    "ThreadExecutor",
     "WorkerLostError",
     "WorkerStartError",
     "aclose",

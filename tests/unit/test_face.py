@@ -16,7 +16,11 @@ import aioparallel
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(aioparallel._HOMES)
-LIGHT = "import aioparallel; aioparallel.Retry, aioparallel.Method\nfrom aioparallel import parallelize\n@parallelize\ndef f(): ..."
+LIGHT = """
+from aioparallel import Method, Retry, parallelize
+@parallelize(method=Method.PROCESS, retry=Retry(3))
+def f(): ...
+"""
 
 
 def names_for_type_checkers() -> dict[str, str]:
@@ -48,7 +52,7 @@ def test_every_name_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_signed(name: str) -> None:
-    """A class or function that is defined under its public name says "aioparallel" for its module, and can be pickled."""
+    """What is defined under its public name says "aioparallel" for its module; every name can be pickled."""
     value = getattr(aioparallel, name)
     if value.__name__ == name:
         assert value.__module__ == "aioparallel"

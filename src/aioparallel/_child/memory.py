@@ -23,3 +23,10 @@ def room(length: int) -> memoryview:
         except OSError:
             pass  # a kernel without them
     return memoryview(memory)
+
+
+def mapped(path: str, places: list[tuple[int, int]]) -> list[memoryview]:
+    """Buffers in a file that others map as well; what is written to them here stays here."""
+    with open(path, "rb") as file:
+        memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    return [memory[start : start + length] for start, length in places]

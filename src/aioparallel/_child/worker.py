@@ -22,7 +22,7 @@ from . import chunks, failures, packing, stacks, wire
 from .current import Current, current
 from .lean import SimpleQueue, pickle, socket
 from .logs import Logs
-from .memory import room
+from .memory import mapped, room
 from .page import OUTBOX, Page
 from .streams import Streams, start_thread
 from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
@@ -362,8 +362,9 @@ def load_function(pickled: bytes) -> Any:
     """A function from what :mod:`aioparallel._workers.shipping` made of it."""
     how, *what = pickle.loads(pickled)
     if how == "map":
-        function, star, kwstar, constants = what
-        return chunks.bind(load_function(function), star, kwstar, *pickle.loads(constants))
+        function, star, kwstar, constants, shared = what
+        buffers = [] if shared is None else mapped(*shared)
+        return chunks.bind(load_function(function), star, kwstar, *packing.loads_arguments(constants, buffers))
     return packing.resolve(*what) if how == "reference" else pickle.loads(what[0])
 
 

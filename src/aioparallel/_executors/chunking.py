@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .flow import Flow
     from .mapoptions import MapOptions
 
-__all__ = ["Chunk", "Chunker", "chunker"]
+__all__ = ["Chunk", "Chunker", "chunker", "map_target"]
 
 CHUNK_SECONDS = 0.002
 """So much work is in a chunk, by what the last items took."""
@@ -155,15 +155,17 @@ class Chunk:
                 self.flow.one_succeeded(self.index + offset, self.items[offset], value, self.future)
 
 
-def chunker(flow: Flow, pool: Any, fn: Callable[..., Any], options: MapOptions) -> Chunker | None:
+def map_target(pool: Any, fn: Callable[..., Any], options: MapOptions) -> Any:
+    """What a process pool sends instead of the function, so that constants travel once; ``None`` elsewhere."""
+    return pool._map_target(fn, *options.form()) if hasattr(pool, "_map_target") else None
+
+
+def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options: MapOptions) -> Chunker | None:
     """What sends the items of a map in chunks, or ``None`` when they travel alone."""
-    if options.chunksize == 1 or not hasattr(pool, "_chunk_target"):
-        return None
     calls = options.call_options()
-    if calls.timeout is not None or calls.retry is not None or calls.limit is not None:
+    if target is None or options.chunksize == 1 or not pool._takes_chunks(fn):
         return None
-    target = pool._chunk_target(fn, *options.form())
-    if target is None:
+    if calls.timeout is not None or calls.retry is not None or calls.limit is not None:
         return None
     # A chunk is never begun again as a whole: of its items, only the one to blame may be.
     calls = replace(calls, idempotent=False)

@@ -25,7 +25,7 @@ from .._model.call import Call, Phase, function_name
 from .._model.errors import CallCancelledError, ExecutorClosedError, WorkerLostError
 from .._model.info import CallState, Outcome
 from .._model.options import CallOptions
-from .chunking import Chunk, Chunker, chunker
+from .chunking import Chunk, Chunker, chunker, map_target
 from .progress import Reporter, reporter
 from .results import Results
 from .sources import Source, open_source
@@ -53,11 +53,23 @@ class Runner(Protocol):
     def _capacity(self) -> int: ...
 
     def _submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        *,
+        function: Any = None,
     ) -> SmartFuture[Any]: ...
 
     async def _submit_wait(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        *,
+        function: Any = None,
     ) -> SmartFuture[Any]: ...
 
 
@@ -105,6 +117,7 @@ class Flow:
         self._landed: list[_Item | Chunk] = []
         self._pool: Runner | None = None
         self._chunker: Chunker | None = None
+        self._target: Any = None
         self._reporter: Reporter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._context = Context()
@@ -157,7 +170,8 @@ class Flow:
 
     async def _run_on(self, pool: Runner) -> None:
         self._pool = pool
-        self._chunker = chunker(self, pool, self.plan.fn, self.plan.options)
+        self._target = map_target(pool, self.plan.fn, self.plan.options)
+        self._chunker = chunker(self, pool, self._target, self.plan.fn, self.plan.options)
         self._feeding = wrapped(self._feed(pool))
         self._feeding._watch(self._on_fed)
         try:
@@ -169,6 +183,8 @@ class Flow:
             with anyio.CancelScope(shield=True):
                 await self._stop()
                 await stopped([self._feeding])
+            if self._target is not None:
+                self._target.close()
 
     def _end(self) -> None:
         """The task has ended, or the loop was shut down before its first step."""
@@ -230,8 +246,8 @@ class Flow:
 
     async def _send(self, pool: Runner, index: int, item: Any) -> None:
         try:
-            args, kwargs = self._form.arguments(item)
-            future = await pool._submit_wait(self.plan.fn, args, kwargs, self._options_for(item))
+            args, kwargs = self._arguments(item)
+            future = await pool._submit_wait(self.plan.fn, args, kwargs, self._options_for(item), function=self._target)
         except ExecutorClosedError:
             raise
         except Exception as error:
@@ -239,6 +255,9 @@ class Flow:
             self._show()
         else:
             self._launch(_Item(self, index, item, future))
+
+    def _arguments(self, item: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return self._form.arguments(item) if self._target is None else ((item,), {})
 
     def _launch(self, flying: _Item | Chunk) -> None:
         self._flying.add(flying)
@@ -263,8 +282,8 @@ class Flow:
         assert self._pool is not None, "there were chunks, so there is an executor"
         for offset, item in enumerate(items):
             try:
-                args, kwargs = self._form.arguments(item)
-                future = self._pool._submit(self.plan.fn, args, kwargs, self._options_for(item))
+                args, kwargs = self._arguments(item)
+                future = self._pool._submit(self.plan.fn, args, kwargs, self._options_for(item), function=self._target)
             except Exception as error:
                 self.failed(index + offset, item, error)
             else:

@@ -1,8 +1,9 @@
 """What executors have in common whose calls run in this process: a crew, and who stands between it and the ledger.
 
 To the ledger a crew is one worker that runs many calls at a time, and is given some more ahead, so that
-no member waits for the loop between two short calls. What waits with the crew can be fetched back at any moment, so
-nothing that users see depends on it: a call of higher priority still goes first, and one that has not begun counts as queued.
+no member waits for the loop between two short calls. What waits with the crew can be fetched back at any moment,
+so nothing that users see depends on it: a call of higher priority still goes first, and one that has not begun counts
+as queued.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from abc import abstractmethod
 from asyncio import CancelledError, TimerHandle
 from collections.abc import Callable
 from contextvars import copy_context
+from operator import itemgetter
 from typing import Any
+
+from anyio.abc import TaskGroup
 
 from .._futures.smart import SmartFuture
 from .._model.call import Call, Ending, Stop
@@ -23,10 +27,12 @@ from .._policy.ledger import Halt, Ledger, Place, Seat, WorkerEnd
 from .._workers.crew import Crew
 from .pool import Executor, Run
 
-__all__ = ["Foreman", "LocalExecutor"]
+__all__ = ["Foreman", "LocalExecutor", "check_callable", "group_of"]
 
 AHEAD = 256
 """So many calls wait with the crew. It bounds how often the loop and the members take turns."""
+
+_ending = itemgetter(1)
 
 
 class LocalExecutor(Executor):
@@ -54,9 +60,10 @@ class LocalExecutor(Executor):
         *,
         verb: int = 0,
         pin: Any = None,
+        function: Any = None,
     ) -> SmartFuture[Any]:
         self._check(fn)
-        return super()._submit(fn, args, kwargs, options, verb=verb, pin=pin)
+        return super()._submit(fn, args, kwargs, options, verb=verb, pin=pin, function=function)
 
     def _prepare(self, call: Call) -> None:
         call.context = copy_context()
@@ -78,6 +85,12 @@ class LocalExecutor(Executor):
         if foreman is not None and call.options.priority > foreman.lowest:
             foreman.make_way(call)
         super()._enqueue(run, call)
+
+    def _begin_again(self, run: Run, call: Call) -> None:
+        foreman = self._foreman
+        if foreman is not None and call.options.priority > foreman.lowest:
+            foreman.make_way(call)
+        super()._begin_again(run, call)
 
     def _place(self, run: Run, step: Place) -> None:
         assert self._foreman is not None, "the crew is there before the ledger has a seat for it"
@@ -150,7 +163,7 @@ class Foreman:
 
     def ended(self, ends: list[WorkerEnd]) -> None:
         """The crew says how calls ended."""
-        if self._timers or self.crew.asked or any([ending for _, ending, _, _ in ends]):
+        if self._timers or self.crew.asked or any(map(_ending, ends)):
             ends = list(map(self._examined, ends))
         self.pool._answered(self.run, self.seat, ends)
 
@@ -197,6 +210,7 @@ class Foreman:
         return taken
 
     def _set_timer(self, seconds: float, fn: Callable[[Call], None], call: Call) -> None:
+        self._forget_timer(call.seq)
         self._timers[call.seq] = self.run.loop.call_later(seconds, fn, call)
 
     def _forget_timer(self, number: int) -> None:
@@ -214,3 +228,16 @@ class Foreman:
             self._set_timer(left, self._time_up, call)
         else:
             self.pool._carry_out(self.run, self.run.ledger.overdue(call))
+
+
+def check_callable(fn: Any) -> None:
+    """Raise for what is no function."""
+    if not callable(fn):
+        raise TypeError(f"submit takes a function and then its arguments; {fn!r} cannot be called")
+
+
+def group_of(run: Run) -> TaskGroup:
+    """The task group that everything in a run belongs to."""
+    group = run.supervisor.group
+    assert group is not None, "it is open as long as the supervisor's body runs"
+    return group

@@ -414,6 +414,7 @@ class Executor(ABC):
         *,
         verb: int = 0,
         pin: Any = None,
+        function: Any = None,
     ) -> SmartFuture[Any]:
         run = self._run
         if run is None or run.closing:
@@ -426,6 +427,8 @@ class Executor(ABC):
         call = Call(self, fn, args, kwargs, options)
         if verb:
             call.kind, call.pin = verb, pin
+        if function is not None:
+            call.function = function
         future: SmartFuture[Any] = SmartFuture(call, run.loop)
         call.future = future
         pending = pending_in(args, kwargs)
@@ -441,12 +444,18 @@ class Executor(ABC):
         return future
 
     async def _submit_wait(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        *,
+        function: Any = None,
     ) -> SmartFuture[Any]:
         run = self._run
         if run is not None:
             await self._until(run, lambda: run.closing or run.pending < self.max_pending)
-        return self._submit(fn, args, kwargs, options)
+        return self._submit(fn, args, kwargs, options, function=function)
 
     def _map(
         self, fn: Callable[..., Any], items: Any, keywords: Mapping[str, Any], defaults: CallOptions

@@ -158,7 +158,9 @@ class ProcessExecutor(Executor):
             self._workers = None
 
     def _prepare(self, call: Call) -> None:
-        function = call.function = self._functions.get(call.fn)
+        function = call.function
+        if function is None:
+            function = call.function = self._functions.get(call.fn)
         call.payload = pack_arguments(call.args, call.kwargs, function.name)
 
     def _stream(
@@ -171,13 +173,18 @@ class ProcessExecutor(Executor):
             )
         return Stream(WorkerSteps(self, fn, args, kwargs, options), function_name(fn))
 
-    def _chunk_target(
+    def _map_target(
         self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Function | None:
-        """What chunks of a map of this function are sent to, or ``None`` if its items must travel alone."""
-        if self.engine == "anyio" or self.threads_per_worker > 1 or shape_of(fn) is not Shape.PLAIN:
+        """The function of a map with all that its calls have in common: a function of one item, sent once per worker."""
+        if self.engine == "anyio":
             return None
-        return self._functions.for_map(fn, star, kwstar, args, kwargs)
+        folder = self._workers.folder if isinstance(self._workers, Resident) else None
+        return self._functions.for_map(fn, star, kwstar, args, kwargs, folder)
+
+    def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
+        """Whether items of a map of this function may travel together."""
+        return self.engine != "anyio" and self.threads_per_worker == 1 and shape_of(fn) is Shape.PLAIN
 
     def _submit_chunk(
         self,

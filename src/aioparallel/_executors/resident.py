@@ -110,6 +110,9 @@ class Resident:
             WorkerStartError: It cannot be started on this machine.
         """
         await self._start_agent()
+        group = self.run.supervisor.group
+        assert group is not None, "the pool's group is open as long as its supervisor's body runs"
+        group.start_soon(self._keep_agent)
 
     async def populate(self) -> None:
         """Start the workers; return when one is ready.
@@ -148,33 +151,32 @@ class Resident:
         remove_folder(self.folder)
 
     async def _start_agent(self) -> None:
-        group = self.run.supervisor.group
-        assert group is not None, "the pool's group is open as long as its supervisor's body runs"
-        agent = Agent(self.folder, self._on_event, self._on_output)
-        self._agent = agent
+        agent = self._agent = Agent(self.folder, self._on_event, self._on_output)
         try:
-            await agent.start(group, lambda: self._on_agent_end(agent))
+            await agent.start()
         except BaseException:
             self._agent = None
             with anyio.CancelScope(shield=True):
                 await agent.aclose()
             raise
 
-    def _on_agent_end(self, agent: Agent) -> None:
-        """The agent has ended; unasked, that takes every worker with it, and a new one is started."""
-        if agent is not self._agent or agent.pid is None:
-            return
+    async def _keep_agent(self) -> None:
+        """An agent that ends unasked takes every worker with it; then another is started."""
+        while (agent := self._agent) is not None:
+            await agent.ended.wait()
+            if agent is self._agent:
+                self._on_agent_end()
+                await agent.aclose()
+                await self._replace_agent()
+
+    def _on_agent_end(self) -> None:
         self._agent = None
         self._agent_deaths += 1
         for carrier in list(self.carriers.values()):
             _kill_group(carrier.pid)  # on Linux the kernel has done so
             self._on_end(carrier, {"signal": None, "exitcode": None, "max_rss": None, "oom": None})
-        group = self.run.supervisor.group
-        if group is not None:
-            group.start_soon(self._replace_agent, agent)
 
-    async def _replace_agent(self, dead: Agent) -> None:
-        await dead.aclose()
+    async def _replace_agent(self) -> None:
         try:
             if self._agent_deaths > MAX_AGENT_DEATHS:
                 raise WorkerStartError(f"the host agent ended unasked {self._agent_deaths} times")

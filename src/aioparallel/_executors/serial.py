@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-import pickle
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from .._child import failures, packing
-from .._child.current import current
-from .._child.worker import load_function
 from .._model.call import Call
-from .._model.shapes import Shape, shape_of
 from .._policy.ledger import Ledger
+from .._workers.courier import Courier
 from .._workers.inline import Inline
-from .._workers.returning import cannot_be_rebuilt, unpack_failure
-from .._workers.shipping import Functions, pack_arguments
-from .local import Foreman, LocalExecutor
+from .local import Foreman, LocalExecutor, check_callable, group_of
 from .pool import Run
 
 __all__ = ["SerialExecutor"]
@@ -62,8 +55,7 @@ class SerialExecutor(LocalExecutor):
         self._courier = Courier(self.name)
 
     def _check(self, fn: Any) -> None:
-        if not callable(fn):
-            raise TypeError(f"submit takes a function and its arguments; {fn!r} cannot be called")
+        check_callable(fn)
 
     def _prepare(self, call: Call) -> None:
         super()._prepare(call)
@@ -71,7 +63,7 @@ class SerialExecutor(LocalExecutor):
             call.fn, call.args, call.kwargs = self._courier.pack(call), (), {}
 
     def _crew(self, run: Run, foreman: Foreman) -> Inline:
-        return Inline(self.kind, self.name, self._group(run), foreman.ended)
+        return Inline(self.kind, self.name, group_of(run), foreman.ended)
 
     def _capacity(self) -> int:
         return 1

@@ -12,14 +12,45 @@ from .._model.call import function_name
 from .._model.shapes import shape_of
 from .._workers.cpus import available_cpus
 from .._workers.threads import Threads
-from .local import Foreman, LocalExecutor
+from .local import Foreman, LocalExecutor, check_callable, group_of
+from .mapoptions import checked_count
 from .pool import Run
 
 __all__ = ["ThreadExecutor"]
 
-ASYNC = CO_COROUTINE | CO_ASYNC_GENERATOR
+_ASYNC = CO_COROUTINE | CO_ASYNC_GENERATOR
+
 
 class ThreadExecutor(LocalExecutor):
+    """Runs calls in threads that stay, and that nobody else uses.
+
+    For functions that wait (files, databases, libraries without ``async``), and for code that releases the
+    interpreter lock. Each call sees the contextvars of whoever submitted it. Threads are started when calls need them.
+
+    Args:
+        max_workers: How many threads at most; ``None`` means 4 more than the CPUs this process may use, but no more
+            than 32, as calls in threads mostly wait.
+        name: Seen in errors, logs, :meth:`status` and, while they work here, the names of threads.
+        max_pending: How many calls may wait for a thread.
+        grace: Seconds that closing waits for threads whose calls were cancelled or timed out.
+        initializer: Called once in each thread before its first call.
+
+    Cancellation:
+        A thread cannot be stopped. A call that is cancelled, or runs longer than its ``timeout``, ends at once for
+        whoever awaits it, and its result is dropped; its function goes on in its thread, which takes no other call
+        before it returns. It may look whether that has happened: :func:`aioparallel.check_cancelled`.
+
+    What may still be running:
+        Threads whose function has not returned ``grace`` seconds after the executor was closed; a warning in the log
+        names them. Python itself waits for them at the end of the program.
+
+    Example:
+        ::
+
+            async with ThreadExecutor() as pool:
+                text = await pool.submit(Path("notes.txt").read_text)
+    """
+
     kind = "thread"
 
     def __init__(
@@ -31,17 +62,23 @@ class ThreadExecutor(LocalExecutor):
         grace: float = 5.0,
         initializer: Callable[[], object] | None = None,
     ) -> None:
-        self.max_workers = min(32, available_cpus() + 4) if max_workers is None else max_workers
-        super().__init__(self.max_workers, name=name, max_pending=max_pending, grace=grace)
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer={initializer!r}: expected a function of no arguments")
+        default = min(32, available_cpus() + 4)
+        self.max_workers = default if max_workers is None else checked_count("max_workers", max_workers)
         self.initializer = initializer
+        super().__init__(self.max_workers, name=name, max_pending=max_pending, grace=grace)
 
     def _check(self, fn: Any) -> None:
-        if type(fn) is FunctionType and not fn.__code__.co_flags & ASYNC:
-            return  # shape_of knows more, and takes longer
+        if type(fn) is FunctionType and not fn.__code__.co_flags & _ASYNC:
+            return  # most are; shape_of would say the same, but takes longer
+        check_callable(fn)
         if shape_of(fn).is_async:
-            raise TypeError("async")
+            raise TypeError(
+                f"{function_name(fn)} is an `async def`, which a thread cannot run: `await` it, "
+                "or submit it to a CoroutineExecutor"
+            )
 
     def _crew(self, run: Run, foreman: Foreman) -> Threads:
-        group = run.supervisor.group
-        assert group is not None
-        return Threads(self.kind, self.name, self.max_workers, group, foreman.ended, foreman.broken, self.initializer)
+        report, broken = foreman.ended, foreman.broken
+        return Threads(self.kind, self.name, self.max_workers, group_of(run), report, broken, self.initializer)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
-from anyio.abc import Process, TaskGroup
 
 from .. import _child
 from .._child import messages
@@ -30,8 +31,11 @@ LONGEST_PARENT = 60
 """Characters: a socket's path may have about a hundred in all."""
 
 
-class Agent:
+class Agent(asyncio.SubprocessProtocol):
     """A host agent.
+
+    It is served by callbacks of the loop, not by tasks: a loop that shuts down cancels all tasks at once, and that is
+    when there is most to say.
 
     Args:
         folder: The pool's private folder, which the agent removes if the executor dies.
@@ -43,33 +47,30 @@ class Agent:
         self, folder: str, on_event: Callable[[dict[str, Any]], None], on_output: Callable[[int, int, bytes], None]
     ) -> None:
         self.pid: int | None = None
+        """Known when it listens."""
+        self.ended = asyncio.Event()
+        """Set when it is gone, and everything that it said has been heard."""
         self._folder = folder
         self._on_event = on_event
         self._on_output = on_output
-        self._process: Process | None = None
-        self._outgoing = bytearray()
-        self._more = anyio.Event()
+        self._ready = asyncio.Event()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._unread = bytearray()
 
-    async def start(self, group: TaskGroup, on_end: Callable[[], None]) -> None:
+    async def start(self) -> None:
         """Start the agent; return when it listens.
-
-        Args:
-            group: Owns the tasks that talk to it.
-            on_end: Called when the agent has ended, asked or not.
 
         Raises:
             WorkerStartError: It cannot be started here.
         """
-        ready = anyio.Event()
+        loop = asyncio.get_running_loop()
         try:
-            self._process = await anyio.open_process(_command(), stderr=None, start_new_session=True)
+            await loop.subprocess_exec(lambda: self, *_command(), stderr=None, start_new_session=True)
         except OSError as error:
             raise WorkerStartError(f"cannot start the host agent with {sys.executable!r}: {error}") from error
-        group.start_soon(self._write, self._process)
-        group.start_soon(self._read, self._process, ready, on_end)
         self.say(op="open", folder=self._folder)
         with anyio.move_on_after(START_SECONDS):
-            await ready.wait()
+            await self._ready.wait()
         if self.pid is None:
             raise WorkerStartError(
                 f"the host agent ended, or did not answer within {START_SECONDS:.0f} s; "
@@ -79,51 +80,49 @@ class Agent:
     def say(self, **message: Any) -> None:
         """Send a message; once the agent is gone, nothing happens."""
         text = messages.dumps(message)
-        self._outgoing += MESSAGE.pack(len(text)) + text
-        self._more.set()
+        stdin = self._stdin
+        if stdin is not None and not stdin.is_closing():
+            stdin.write(MESSAGE.pack(len(text)) + text)
 
     async def aclose(self) -> None:
         """Close the lifeline, upon which the agent kills what is left and ends; wait for that."""
-        process = self._process
-        if process is None:
+        if self._transport is None:
             return
-        if process.stdin is not None:
-            await process.stdin.aclose()
+        if self._stdin is not None:
+            self._stdin.close()
         with anyio.move_on_after(END_SECONDS) as patience:
-            await process.wait()
+            await self.ended.wait()
         if patience.cancelled_caught:
-            process.kill()
-            await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()
-        self._process = None
+            self._transport.kill()
+            await self.ended.wait()
+        self._transport.close()
 
-    async def _write(self, process: Process) -> None:
-        assert process.stdin is not None, "opened with a pipe"
-        while True:
-            await self._more.wait()
-            self._more = anyio.Event()
-            message, self._outgoing = bytes(self._outgoing), bytearray()
-            try:
-                await process.stdin.send(message)
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return
+    @property
+    def _stdin(self) -> Any:
+        return None if self._transport is None else self._transport.get_pipe_transport(0)
 
-    async def _read(self, process: Process, ready: anyio.Event, on_end: Callable[[], None]) -> None:
-        assert process.stdout is not None, "opened with a pipe"
-        unread = bytearray()
+    # What the transport tells
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The process has been started."""
+        assert isinstance(transport, asyncio.SubprocessTransport), "that is what a process has"
+        self._transport = transport
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """The agent says something."""
+        self._unread += data
         try:
-            async for received in process.stdout:
-                unread += received
-                for body in _messages(unread):
-                    self._take(body, ready)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass
-        finally:
-            ready.set()
-            on_end()
+            for body in _messages(self._unread):
+                self._take(body)
+        except (messages.MessageError, struct.error):
+            self._give_up()
 
-    def _take(self, body: bytes, ready: anyio.Event) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process has ended, and its output too."""
+        self._ready.set()
+        self.ended.set()
+
+    def _take(self, body: bytes) -> None:
         if body[:1] == b"O":
             _, serial, stream = OUTPUT.unpack_from(body)
             self._on_output(serial, stream, body[OUTPUT.size :])
@@ -131,16 +130,22 @@ class Agent:
         message = messages.loads(body[1:])
         if message["ev"] == "ready":
             self.pid = int(message["pid"] or 0)
-            ready.set()
+            self._ready.set()
         else:
             self._on_event(message)
+
+    def _give_up(self) -> None:
+        """It says what no agent of ours says."""
+        self._unread.clear()
+        if self._transport is not None:
+            self._transport.kill()
 
 
 def _messages(unread: bytearray) -> Iterator[bytes]:
     while len(unread) >= MESSAGE.size:
         (length,) = MESSAGE.unpack_from(unread)
         if length > MAX_MESSAGE:
-            raise anyio.BrokenResourceError(f"the agent sent a message of {length} bytes")
+            raise messages.MessageError(f"a message of {length} bytes")
         if len(unread) < MESSAGE.size + length:
             return
         body = bytes(unread[MESSAGE.size : MESSAGE.size + length])

@@ -157,8 +157,9 @@ class Crew(ABC):
     def _hire(self) -> None:
         index = self._indexes.pop() if self._indexes else self._members
         self._members += 1
-        # Not in the context of whoever happens to submit a call.
-        Context().run(self._group.start_soon, self._join, index, name=f"aioparallel {self.name} {index}")
+        name = f"aioparallel {self.name} {index}"
+        # In no context: not in that of whoever happens to submit a call.
+        Context().run(lambda: self._group.start_soon(self._join, index, name=name))
 
     def _dismiss(self, index: int) -> None:
         self._indexes.append(index)

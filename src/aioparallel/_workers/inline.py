@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 from anyio.abc import TaskGroup
 
@@ -20,20 +21,27 @@ class Inline(Tasks):
 
     def __init__(self, kind: str, name: str, group: TaskGroup, report: Report) -> None:
         super().__init__(kind, name, sys.maxsize, group, report)
+        self._next: dict[int, Job] = {}
+        """Plain functions that were put together with the one that is running."""
 
     def put(self, calls: list[Call]) -> None:
-        """Run these calls, one after the other; those of coroutine functions begin in the loop's next turn."""
-        here = [call for call in calls if shape_of(call.fn) is not Shape.COROUTINE]
-        self._waiting.update((call.seq, job_of(call)) for call in here)
+        """Run these calls, one after the other; coroutine functions begin in the loop's next turn."""
+        coroutines = [call for call in calls if shape_of(call.fn) is Shape.COROUTINE]
+        if coroutines:
+            super().put(coroutines)
+        self._next.update((call.seq, job_of(call)) for call in calls if call not in coroutines)
         for call in calls:
-            if call not in here:
-                super().put([call])
-            elif job := self._waiting.pop(call.seq, None):  # or an earlier one has cancelled it
+            job = self._next.pop(call.seq, None)
+            if job is not None:  # or it is a coroutine's, or was cancelled by an earlier one
                 self._run_here(job)
 
-    def stop(self, number: int) -> bool:
-        """Cancel a coroutine that has begun; a function that runs here can only be cancelled by itself."""
-        return number in self._running and super().stop(number)
+    def waiting(self) -> Iterable[Call]:
+        """The calls that have not begun."""
+        return [*(job[0] for job in self._next.values()), *super().waiting()]
+
+    def take_back(self, number: int) -> bool:
+        """Take a call away from the crew; ``False`` if it has begun."""
+        return self._next.pop(number, None) is not None or super().take_back(number)
 
     def _run_here(self, job: Job) -> None:
         call, number = job[0], job[0].seq

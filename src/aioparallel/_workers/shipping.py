@@ -7,7 +7,9 @@ the same, so a changed global or closure is never stale; equal pickles travel on
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from importlib.machinery import PathFinder
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from .._child import packing
+from .._child import packing, wire
 from .._child.packing import ATOMS, Unpicklable
 from .._model.call import function_name
 from .._model.errors import PicklingError
@@ -40,15 +42,23 @@ class Function:
         name: For people.
         packed: What is sent, once per worker.
         costs: What its calls take.
+        file: Where its constants are shared, until :meth:`close`.
     """
 
-    __slots__ = ("costs", "name", "number", "packed")
+    __slots__ = ("costs", "file", "name", "number", "packed")
 
-    def __init__(self, number: int, name: str, packed: bytes) -> None:
+    def __init__(self, number: int, name: str, packed: bytes, file: str | None = None) -> None:
         self.number = number
         self.name = name
         self.packed = packed
+        self.file = file
         self.costs = Costs()
+
+    def close(self) -> None:
+        """No further worker will need it; those that have mapped its constants keep them."""
+        if self.file is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.file)
 
 
 class Functions:
@@ -75,19 +85,38 @@ class Functions:
         return function
 
     def for_map(
-        self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        fn: Callable[..., Any],
+        star: bool | None,
+        kwstar: bool,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        folder: str | None,
     ) -> Function:
         """What to send for a map: the function, and what each of its calls has in common, once per worker.
+
+        Args:
+            fn: The function.
+            star: How the map calls it, as the others (see ``ItemForm``).
+            kwstar: The same.
+            args: The same.
+            kwargs: The same.
+            folder: Where large buffers among the constants may be shared, if there is such a place.
 
         Raises:
             PicklingError: The function or a constant cannot travel.
         """
-        name = function_name(fn)
-        constants, _ = pack_arguments(args, kwargs, name, out_of_band=False)
-        constants = constants or pickle.dumps(((), {}))
         self._count += 1
-        packed = pickle.dumps(("map", self.get(fn).packed, star, kwstar, constants))
-        return Function(self._count, name, packed)
+        name = function_name(fn)
+        constants, buffers = pack_arguments(args, kwargs, name, out_of_band=folder is not None)
+        shared = None
+        if buffers and folder is not None:
+            try:
+                shared = share(os.path.join(folder, f"c{self._count}"), buffers)
+            except OSError:  # no room there
+                constants, _ = pack_arguments(args, kwargs, name, out_of_band=False)
+        packed = pickle.dumps(("map", self.get(fn).packed, star, kwstar, constants, shared))
+        return Function(self._count, name, packed, None if shared is None else shared[0])
 
     def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
         """The function, and what it captured if that allows remembering it by identity."""
@@ -114,6 +143,26 @@ class Functions:
             oldest = next(iter(self._by_pickle))
             self._size -= len(oldest)
             del self._by_pickle[oldest]
+
+
+Shared = tuple[str, list[tuple[int, int]]]
+"""A file, and where in it each buffer begins and how long it is."""
+
+
+def share(path: str, buffers: Buffers) -> Shared:
+    """Put buffers where workers can map them, so that one copy serves all."""
+    places = []
+    try:
+        with open(path, "xb") as file:
+            for buffer in buffers:
+                file.seek(file.tell() + wire.padding(file.tell()))
+                places.append((file.tell(), len(buffer)))
+                file.write(buffer)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        raise
+    return path, places
 
 
 def pack_arguments(

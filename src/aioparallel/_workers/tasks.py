@@ -69,14 +69,16 @@ class Tasks(Crew):
         return taken
 
     def stop(self, number: int) -> bool:
-        """Cancel a call that has begun."""
-        call, task, _ = self._running[number]
-        return task.cancel(f"{call.name} was cancelled")
+        """Cancel the coroutine of a call that has begun; ``False`` if it is no coroutine yet."""
+        running = self._running.get(number)
+        return running is not None and running[1].cancel(f"{running[0].name} was cancelled")
 
     def stack(self, number: int) -> str:
         """Where a call that has begun is just now, as a traceback shows it."""
-        frames = [(frame, frame.f_lineno) for frame in _frames(self._running[number][2])]
-        return "".join(traceback.StackSummary.extract(iter(frames)).format())
+        if number not in self._running:
+            return ""
+        frames = ((frame, frame.f_lineno) for frame in _frames(self._running[number][2]))
+        return "".join(traceback.StackSummary.extract(frames).format())
 
     async def close(self, grace: float) -> None:
         """Let all tasks end; coroutines that go on although they were cancelled are closed."""
@@ -117,8 +119,8 @@ class Tasks(Crew):
         try:
             await waiter
         except CancelledError:
-            # Either the group ends, or somebody kept hold of the task that once ran his call. Ending by this error would
-            # end the group.
+            # Either the group ends, or somebody kept hold of the task that once ran his call. Ending by this error
+            # would end the group.
             return not waiter.cancelled()
         return True
 

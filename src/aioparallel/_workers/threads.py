@@ -150,9 +150,7 @@ class Threads(Crew):
         self._expected.add(index)
         failure: BaseException | None = None
         try:
-            failure = await anyio.to_thread.run_sync(
-                self._serve, index, abandon_on_cancel=True, limiter=self._limiter
-            )
+            failure = await anyio.to_thread.run_sync(self._serve, index, abandon_on_cancel=True, limiter=self._limiter)
         except RuntimeError as error:  # the system has no thread for us
             failure = error
         finally:

@@ -158,7 +158,12 @@ async def test_methods() -> None:
     assert await wait_all([derived.times(2), derived.call_from_inside(1), jobs.Base.times(base, 1)]) == [15, 8, 5]
     named = [jobs.Base.named(1), jobs.Derived.named(1), derived.named_too(1), jobs.Base.named_too(1)]
     assert await wait_all(named) == [("Base", 1), ("Derived", 1), ("Derived", 1), ("Base", 1)]
-    assert await wait_all([jobs.Base.alone(1), base.alone(2), jobs.Base.alone_too(3), base.alone_too(4)]) == [1, 2, 3, 4]
+    assert await wait_all([jobs.Base.alone(1), base.alone(2), jobs.Base.alone_too(3), base.alone_too(4)]) == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 async def test_partials_objects_and_builtins() -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from aioparallel import CallCancelledError, CurrentCall, ProcessExecutor, check_cancelled, configure, current_call, parallelize
+from aioparallel import (
+    CallCancelledError,
+    CurrentCall,
+    ProcessExecutor,
+    check_cancelled,
+    configure,
+    current_call,
+    parallelize,
+)
 from aioparallel._executors.thread import ThreadExecutor
 from tests.tools import Gate, until
 from tests.unit.verbs import jobs

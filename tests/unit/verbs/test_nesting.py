@@ -201,7 +201,7 @@ async def test_streams_inside_calls() -> None:
 
 
 async def test_default_executors_from_a_thread() -> None:
-    """A call made in a thread may be the first use of an executor: it is opened on the loop of that thread's executor."""
+    """A call made in a thread may be the first use of an executor: it is opened on the loop it belongs to."""
     async with ThreadExecutor(1) as pool:
         await aioparallel.aclose()
         assert await pool.submit(lambda: jobs.down_in_coroutines(2).result()) == 2

@@ -43,7 +43,9 @@ def kind(parallel: Parallel[..., Any, Any]) -> str | None:
 # What it takes
 
 
-@pytest.mark.parametrize("decorate", [parallelize, parallelize(), parallelize(timeout=3), parallelize(method="process")])
+@pytest.mark.parametrize(
+    "decorate", [parallelize, parallelize(), parallelize(timeout=3), parallelize(method="process")]
+)
 def test_bare_with_parentheses_and_with_options(decorate: Callable[..., Any]) -> None:
     """`@parallelize`, `@parallelize()` and `@parallelize(...)` all decorate."""
     assert isinstance(decorate(f), Parallel)
@@ -105,7 +107,15 @@ def test_unknown_option() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"timeout": 0}, {"timeout": "1"}, {"retry": "twice"}, {"retry": 0}, {"priority": "high"}, {"name": 3}, {"method": 7}],
+    [
+        {"timeout": 0},
+        {"timeout": "1"},
+        {"retry": "twice"},
+        {"retry": 0},
+        {"priority": "high"},
+        {"name": 3},
+        {"method": 7},
+    ],
     ids=str,
 )
 def test_wrong_values(options: dict[str, Any]) -> None:
@@ -148,7 +158,11 @@ def test_on_and_method() -> None:
 
 @pytest.mark.parametrize(
     ("what", "right"),
-    [("process", "@parallelize(method=...)"), (Method.RAY, "@parallelize(method=...)"), (3, "@parallelize(timeout=...)")],
+    [
+        ("process", "@parallelize(method=...)"),
+        (Method.RAY, "@parallelize(method=...)"),
+        (3, "@parallelize(timeout=...)"),
+    ],
 )
 def test_options_without_their_names(what: Any, right: str) -> None:
     """What is no function is refused, with the line that was meant."""
