@@ -58,7 +58,8 @@ class ProcessExecutor(Executor):
             that have nothing to do. ``None``: all of them are started at once, and stay.
         idle_timeout: Seconds without a call after which a worker beyond ``min_workers`` ends.
         max_tasks_per_worker: Replace a worker after so many calls.
-        max_rss_per_worker: Replace a worker, between calls, when its memory is larger (bytes).
+        max_rss_per_worker: Replace a worker, between calls, when its memory is larger (bytes); a call that
+            makes it twice as large is killed (on Linux).
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
         name: Seen in errors, logs and :meth:`status`.
         max_pending: How many calls may wait for a worker.

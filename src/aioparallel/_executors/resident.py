@@ -44,6 +44,9 @@ MAX_KNOWN = 1000
 """So many functions a worker keeps, before it forgets them all and learns anew what it needs."""
 EOF_SECONDS = 1.0
 MAX_AGENT_DEATHS = 3
+HARD_CAP = 2
+"""So many times its limit may a worker have while it runs a call."""
+MEMORY_SECONDS = 0.1
 
 
 class Carrier:
@@ -70,6 +73,7 @@ class Carrier:
         self.last_look = 0
         self.last_item = -1
         self.split = 0
+        self.too_large: str | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -128,6 +132,24 @@ class Resident:
             raise ledger.start_error
         if self.pool.min_workers is not None:
             self._shrink()
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """Kill the one call that makes its worker far larger than it may be."""
+        limit = self.pool.max_rss_per_worker
+        if limit is None or self.run.closing:
+            return
+        for carrier in self.carriers.values():
+            number, _ = carrier.running()
+            used = memory_of(carrier.pid) if number else 0
+            if used > HARD_CAP * limit and number not in carrier.asked:
+                carrier.asked.add(number)
+                carrier.too_large = (
+                    f"it used {used / 2**20:.0f} MiB, and was killed by aioparallel, because that is more than "
+                    f"{HARD_CAP} times max_rss_per_worker ({limit / 2**20:.0f} MiB)"
+                )
+                self._kill(carrier, number)
+        self.run.loop.call_later(MEMORY_SECONDS, self._check_memory)
 
     def _shrink(self) -> None:
         """From time to time, let workers end that have nothing to do."""
@@ -321,6 +343,9 @@ class Resident:
 
     def _read_chunk(self, carrier: Carrier, call: Call, ended: Any) -> Any:
         values, failed = ended
+        counts = self.run.ledger.counts  # which has one for the chunk as a whole
+        counts.done += len(values) - len(failed) - 1
+        counts.failed += len(failed)
         return values, {index: self._read_failure(carrier, call, packed) for index, packed in failed.items()}
 
     def _close_stream(self, step: Call) -> None:
@@ -566,6 +591,7 @@ class Resident:
         call = carrier.seat.held.get(number)
         if call is None or call.give_back is None or carrier.page is None:
             return None
+        self.run.ledger.counts.done += 1  # its one is counted as a failure
         return self._read_chunk(carrier, call, chunks.recover(carrier.page, pages.NOTES))
 
     def _finish(self, carrier: Carrier) -> None:
@@ -620,13 +646,22 @@ def _lost_error(carrier: Carrier, call: Call | None, running_for: float | None) 
         signal=end.get("signal"),
         running_for=running_for,
         max_rss=end.get("max_rss"),
-        out_of_memory=end.get("oom"),
+        out_of_memory=carrier.too_large or end.get("oom"),
         last_output=carrier.output.last,
         stack=end.get("stack", ""),
     )
     if call is None and carrier.start_failure:
         error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
     return error
+
+
+def memory_of(pid: int | None) -> int:
+    """The memory that a process has now, in bytes; 0 where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _kill_group(pid: int | None) -> None:

@@ -95,13 +95,14 @@ class Machine(RuleBasedStateMachine):
         self.model = Model()
         self.functions = [None, Function("unknown"), Function("short", 10e-6), Function("long", 5.0)]
         self.calls: list[Call] = []
+        self.steps = 0
         for index in range(workers):
             self.desk.worker(index, width=width, spare=spare, ready=False)
 
     # Calls
 
     @rule(
-        count=st.sampled_from([1, 1, 3, 100]),
+        count=st.sampled_from([1, 2, 3, 100]),
         function=st.integers(0, 3),
         retry=retries,
         priority=st.sampled_from(PRIORITIES),
@@ -148,24 +149,14 @@ class Machine(RuleBasedStateMachine):
         self._resume(data.draw(st.sampled_from(list(self.desk.pauses))))
         self._go_on(lazy)
 
-    @rule(lazy=st.booleans())
-    def cancel_all(self, lazy: bool) -> None:
-        self.desk.do(self.ledger.cancel_all())
-        self._forget_waiting()
-        self._go_on(lazy)
-
-    @rule()
-    def cancel_queued(self) -> None:
+    @precondition(lambda self: self.steps % 10 == 9)
+    @rule(how=st.sampled_from(["cancel_all", "cancel_queued", "fail_all"]))
+    def end_all_that_waits(self, how: str) -> None:
         held = {call for seat in self.ledger.seats for call in seat.held.values()}
-        self.desk.do(self.ledger.cancel_queued())
+        error = (WorkerStartError("nothing can start"),) if how == "fail_all" else ()
+        self.desk.do(getattr(self.ledger, how)(*error))
         self._forget_waiting()
         assert {call for call in self.calls if call.phase is not Phase.SETTLED} == held
-
-    @precondition(lambda self: len(self.calls) > 20)
-    @rule()
-    def fail_all(self) -> None:
-        self.desk.do(self.ledger.fail_all(WorkerStartError("nothing can start")))
-        self._forget_waiting()
 
     # Workers
 
@@ -195,6 +186,18 @@ class Machine(RuleBasedStateMachine):
         self._die(seat, running)
         self._go_on(lazy)
 
+    @precondition(lambda self: self._busy())
+    @rule(data=st.data())
+    def crash(self, data: st.DataObject) -> None:
+        """The usual way to die: in a call, which is tried again if it may be, on a worker that is there at once."""
+        seat = data.draw(st.sampled_from(self._busy()))
+        self._die(seat, set(list(seat.held)[: seat.width]))
+        for fresh in self._seats(Standing.STARTING):
+            self.ledger.ready(fresh)
+        for call in list(self.desk.pauses):
+            self._resume(call)
+        self._go_on(lazy=False)
+
     @precondition(lambda self: self._seats(Standing.READY))
     @rule(data=st.data())
     def wear_out(self, data: st.DataObject) -> None:
@@ -220,6 +223,7 @@ class Machine(RuleBasedStateMachine):
     def books_balance(self) -> None:
         if not hasattr(self, "ledger"):
             return
+        self.steps += 1
         self.ledger.check()
         for call in self.calls:
             assert (call in self.desk.ends) == (call.phase is Phase.SETTLED)
