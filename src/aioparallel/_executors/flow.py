@@ -260,8 +260,12 @@ class Flow:
         return self._form.arguments(item) if self._target is None else ((item,), {})
 
     def _launch(self, flying: _Item | Chunk) -> None:
-        self._flying.add(flying)
-        flying.future._watch(flying)
+        if flying.future.done():  # it ran here and now, and those behind it need not if it failed
+            self._landed.append(flying)
+            self._land()
+        else:
+            self._flying.add(flying)
+            flying.future._watch(flying)
 
     # Chunks
 

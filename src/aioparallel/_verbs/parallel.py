@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypedDict, TypeVar, overload
 
@@ -17,6 +17,8 @@ from .._model.shapes import shape_of
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from .._executors.mapoptions import MapKeywords
+    from .._executors.mapping import ParallelMap
     from .._executors.pool import Executor
     from .._executors.stream import Stream
     from .._futures.smart import SmartFuture
@@ -175,6 +177,31 @@ class Parallel(Generic[P, F_co, L_co]):
         """
         settings = self._settings.changed(**options).fitted(self._fn)
         return self._with(_settings=settings)
+
+    def map(
+        self, items: Iterable[Any] | AsyncIterable[Any], /, **options: Unpack[MapKeywords]
+    ) -> ParallelMap[Any]:
+        """The function's results for many items, where and with what options its calls run.
+
+        Args:
+            items: The input, plain or async; pulled as results are taken.
+            **options: The keywords of :func:`aioparallel.parmap`, but for those that say where.
+
+        Returns:
+            A map that has not begun: iterate over it with ``async for``, await it for a list, or enter it.
+
+        Raises:
+            TypeError, ValueError: An argument makes no sense.
+
+        Example:
+            ::
+
+                async for total in crunch.map([(1, 2), (3, 4)], star=True): ...
+        """
+        from .maps import map_with  # not before there is a map
+
+        fn = functools.partial(self._fn, *self._bound) if self._bound else self._fn
+        return map_with(self._settings, fn, items, options)
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...
