@@ -194,7 +194,24 @@ class InPlace:
     def _capacity(self) -> int:
         return 1
 
+    def _submit(
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        *,
+        function: Any = None,
+    ) -> SmartFuture[Any]:
+        return run_inline(fn, args, kwargs)
+
     async def _submit_wait(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        *,
+        function: Any = None,
     ) -> SmartFuture[Any]:
         return run_inline(fn, args, kwargs)
