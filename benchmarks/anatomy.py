@@ -196,7 +196,7 @@ async def a_burst(calls: int) -> tuple[Rows, str]:
         ("idle: wait for the worker", seconds["idle"]),
         ("the rest: read the socket, resume who awaits, collect", rest),
         ("one call of the burst", whole),
-        ("(of which: pack and write frames)", seconds["send"]),
+        ("(of which: write frames to the socket)", seconds["send"]),
         ("(meanwhile, the worker's CPU time)", busy),
     ]
     text = f"{calls} calls travelled in {burst.frames} frames, {calls / burst.frames:.0f} in each"

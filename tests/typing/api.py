@@ -218,6 +218,19 @@ async def executors() -> None:
         await pool.submit_wait(plain)  # type: ignore[call-overload]
 
 
+async def maps() -> None:
+    assert_type(await crunch.map([1, 2]), list[str])
+    assert_type(await fetch.map(["url"], ordered=False), list[bytes])
+    async for text in crunch.map([(1, 2)], star=True, workers=2):
+        assert_type(text, str)
+    async for outcome in crunch.map([1, 2], errors="return"):
+        assert_type(outcome, Outcome[str])
+    assert_type(await Scaler(3).scale.map([1, 2], method="process"), list[int])
+    crunch.map([1], errors="ignore")  # type: ignore[call-overload]
+    crunch.map([1], order=True)  # type: ignore[call-overload]
+    count.map([1])  # type: ignore[misc]
+
+
 async def ambient(pool: ProcessExecutor) -> None:
     async with configure(process=pool):
         await crunch(1)

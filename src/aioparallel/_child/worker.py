@@ -206,6 +206,7 @@ class Worker:
             self._logs = Logs(setup["levels"], lambda packed: self.link.send(wire.LOG, packed))
             for module in setup["preload"]:
                 __import__(module)
+            current.set(Current(0, "the initializer", 1, self.index, self.host, lambda: False))
             if setup["initializer"] is not None:
                 load_function(setup["initializer"])()
         except BaseException as error:
@@ -365,7 +366,20 @@ def load_function(pickled: bytes) -> Any:
         function, star, kwstar, constants, shared = what
         buffers = [] if shared is None else mapped(*shared)
         return chunks.bind(load_function(function), star, kwstar, *packing.loads_arguments(constants, buffers))
+    if how in {"state", "prepare"}:
+        from . import states  # few workers have one
+
+        pool, target, make, constants = what
+        build = states.builder(load_function(target), make, *pickle.loads(constants))
+        return states.caller(pool, build) if how == "state" else lambda: states.here(pool).get(build)
     return packing.resolve(*what) if how == "reference" else pickle.loads(what[0])
+
+
+def close_states(run: Callable[[Any], object]) -> None:
+    """Close the states of the pools that this worker worked for, if any had some."""
+    states = sys.modules.get(f"{__package__}.states")
+    if states is not None:
+        states.close_all(run)
 
 
 def main(socket_path: str, page_path: str, token: bytes, index: int) -> None:
@@ -379,4 +393,6 @@ def main(socket_path: str, page_path: str, token: bytes, index: int) -> None:
     except ConnectionError:
         pass  # the executor is gone, and nobody waits for an answer
     finally:
+        close_states(lambda ending: worker.streams.loop.run(ending, "closing a state"))
         worker.streams.close()
+        link.socket.close()

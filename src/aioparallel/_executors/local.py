@@ -17,9 +17,8 @@ from contextvars import copy_context
 from operator import itemgetter
 from typing import Any
 
-from anyio.abc import TaskGroup
-
 from .._futures.smart import SmartFuture
+from .._futures.supervisor import Group
 from .._model.call import Call, Ending, Stop
 from .._model.errors import TaskTimeoutError, WorkerStartError
 from .._model.options import CallOptions
@@ -57,13 +56,10 @@ class LocalExecutor(Executor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         options: CallOptions,
-        *,
-        verb: int = 0,
-        pin: Any = None,
-        function: Any = None,
+        **internal: Any,
     ) -> SmartFuture[Any]:
         self._check(fn)
-        return super()._submit(fn, args, kwargs, options, verb=verb, pin=pin, function=function)
+        return super()._submit(fn, args, kwargs, options, **internal)
 
     def _prepare(self, call: Call) -> None:
         call.context = copy_context()
@@ -99,6 +95,11 @@ class LocalExecutor(Executor):
     def _halt(self, run: Run, step: Halt) -> None:
         assert self._foreman is not None, "the crew holds the call"
         self._foreman.halt(step.call)
+
+    def _has_room(self, run: Run) -> bool:
+        if self.max_pending == math.inf:
+            return True
+        return run.pending + run.ledger.placed - self._running_count(run.ledger) < self.max_pending
 
     def _worker_count(self, ledger: Ledger) -> int:
         return self._size if ledger.any_ready else 0
@@ -236,7 +237,7 @@ def check_callable(fn: Any) -> None:
         raise TypeError(f"submit takes a function and then its arguments; {fn!r} cannot be called")
 
 
-def group_of(run: Run) -> TaskGroup:
+def group_of(run: Run) -> Group:
     """The task group that everything in a run belongs to."""
     group = run.supervisor.group
     assert group is not None, "it is open as long as the supervisor's body runs"

@@ -303,6 +303,10 @@ class Executor(ABC):
         """When a call that a worker holds began, or ``None`` if it waits there."""
         return call.begun_at
 
+    def _has_room(self, run: Run) -> bool:
+        """Whether one more call may wait."""
+        return run.pending < self.max_pending
+
     def _running_count(self, ledger: Ledger) -> int:
         return sum(min(seat.width, len(seat.held)) for seat in ledger.seats)
 
@@ -419,7 +423,7 @@ class Executor(ABC):
         run = self._run
         if run is None or run.closing:
             raise self._closed()
-        if run.pending >= self.max_pending:
+        if not self._has_room(run):
             raise PoolFullError(
                 f"{self.name}: {self.max_pending} calls wait already (max_pending); "
                 "use `await pool.submit_wait(...)` to wait for room"
@@ -454,7 +458,7 @@ class Executor(ABC):
     ) -> SmartFuture[Any]:
         run = self._run
         if run is not None:
-            await self._until(run, lambda: run.closing or run.pending < self.max_pending)
+            await self._until(run, lambda: run.closing or self._has_room(run))
         return self._submit(fn, args, kwargs, options, function=function)
 
     def _map(

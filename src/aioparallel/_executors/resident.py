@@ -127,7 +127,7 @@ class Resident:
         ledger = self.run.ledger
         for seat in self.pool._seats()[: self.pool.first_workers]:
             self.pool._carry_out(self.run, ledger.add(seat))
-        await self._until(lambda: ledger.start_error is not None or ledger.any_ready)
+        await self._until(lambda: ledger.start_error is not None or ledger.is_up)
         if ledger.start_error is not None:
             raise ledger.start_error
         if self.pool.min_workers is not None:

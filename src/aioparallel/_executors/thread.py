@@ -34,6 +34,7 @@ class ThreadExecutor(LocalExecutor):
         max_pending: How many calls may wait for a thread.
         grace: Seconds that closing waits for threads whose calls were cancelled or timed out.
         initializer: Called once in each thread before its first call.
+        finalizer: Called once in each thread after its last call.
 
     Cancellation:
         A thread cannot be stopped. A call that is cancelled, or runs longer than its ``timeout``, ends at once for
@@ -61,12 +62,15 @@ class ThreadExecutor(LocalExecutor):
         max_pending: float = math.inf,
         grace: float = 5.0,
         initializer: Callable[[], object] | None = None,
+        finalizer: Callable[[], object] | None = None,
     ) -> None:
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer={initializer!r}: expected a function of no arguments")
+        for option, hook in (("initializer", initializer), ("finalizer", finalizer)):
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{option}={hook!r}: expected a function of no arguments")
         default = min(32, available_cpus() + 4)
         self.max_workers = default if max_workers is None else checked_count("max_workers", max_workers)
         self.initializer = initializer
+        self.finalizer = finalizer
         super().__init__(self.max_workers, name=name, max_pending=max_pending, grace=grace)
 
     def _check(self, fn: Any) -> None:
@@ -81,4 +85,5 @@ class ThreadExecutor(LocalExecutor):
 
     def _crew(self, run: Run, foreman: Foreman) -> Threads:
         report, broken = foreman.ended, foreman.broken
-        return Threads(self.kind, self.name, self.max_workers, group_of(run), report, broken, self.initializer)
+        hooks = self.initializer, self.finalizer
+        return Threads(self.kind, self.name, self.max_workers, group_of(run), report, broken, *hooks)

@@ -15,10 +15,8 @@ from collections.abc import Awaitable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from anyio.abc import TaskGroup
-
 from .._model.info import CallInfo, CallState
-from .supervisor import Supervisor
+from .supervisor import Group, Supervisor
 
 if TYPE_CHECKING:
     from .smart import SmartFuture
@@ -117,7 +115,7 @@ class Job:
         self._close()
         self._end()
 
-    def spawn_in(self, group: TaskGroup, coroutine: Coroutine[Any, Any, None]) -> None:
+    def spawn_in(self, group: Group, coroutine: Coroutine[Any, Any, None]) -> None:
         """Start a task for this job, in the job's context."""
         self._context.run(lambda: group.start_soon(lambda: coroutine, name=self._name))
 
@@ -136,7 +134,7 @@ class _Home:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[Job, Coroutine[Any, Any, None]] = {}
-        self._group: TaskGroup | None = None
+        self._group: Group | None = None
         self._empty = asyncio.Event()
         self._supervisor = Supervisor(self._serve, "aioparallel home", on_done=self._on_done)
 

@@ -17,15 +17,39 @@ Guarantees:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from asyncio.tasks import _enter_task as enter_task
+from asyncio.tasks import _leave_task as leave_task
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from .._model.errors import ExecutorClosedError
 
-__all__ = ["Supervisor"]
+__all__ = ["Group", "Supervisor"]
+
+
+class Group:
+    """A supervisor's task group. It also takes tasks from where no task runs: in callbacks of the loop."""
+
+    def __init__(self, group: TaskGroup, owner: asyncio.Task[None]) -> None:
+        self._group = group
+        self._owner = owner
+
+    def start_soon(self, fn: Callable[..., Coroutine[Any, Any, Any]], *args: Any, name: object = None) -> None:
+        """Start a task, in the current context."""
+        if asyncio.current_task() is not None:
+            self._group.start_soon(fn, *args, name=name)
+            return
+        # anyio asks which task starts another, and finds none in a callback. It is the supervisor that does it, then.
+        loop = self._owner.get_loop()
+        enter_task(loop, self._owner)
+        try:
+            self._group.start_soon(fn, *args, name=name)
+        finally:
+            leave_task(loop, self._owner)
 
 
 class Supervisor:
@@ -47,7 +71,7 @@ class Supervisor:
         on_done: Callable[[], object] | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.group: TaskGroup | None = None
+        self.group: Group | None = None
         self.error: BaseException | None = None
         self._body = body
         self._on_done = on_done
@@ -89,7 +113,7 @@ class Supervisor:
     async def _run(self) -> None:
         try:
             async with anyio.create_task_group() as group:
-                self.group = group
+                self.group = Group(group, self._task)
                 try:
                     await self._body(self)
                 except Exception as error:  # kept bare: leaving the group would wrap it

@@ -43,4 +43,5 @@ def _definition(fn: Any) -> Any:
     """What holds the code: under partials and method wrappers, or the ``__call__`` of an object's class."""
     while isinstance(fn, (functools.partial, classmethod, staticmethod)):
         fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
-    return fn if inspect.isroutine(fn) or isinstance(fn, type) else getattr(type(fn), "__call__", fn)  # noqa: B004
+    has_code = inspect.isroutine(fn) or isinstance(fn, type) or inspect.iscoroutinefunction(fn)  # some are marked so
+    return fn if has_code else getattr(type(fn), "__call__", fn)  # noqa: B004

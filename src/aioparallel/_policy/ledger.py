@@ -205,9 +205,19 @@ class Ledger:
     Args:
         max_tasks: Replace a worker after it ended so many calls.
         vacant: Seats for which workers are started when calls wait for one.
+        all_or_none: The pool is up when all workers of the beginning are; if one of them cannot be set up, none is.
+        fair: A worker whose call failed gets the next one when each of the others has ended one as well: who
+            fails at once would otherwise get nearly all.
     """
 
-    def __init__(self, *, max_tasks: int | None = None, vacant: Iterable[Seat] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        max_tasks: int | None = None,
+        vacant: Iterable[Seat] = (),
+        all_or_none: bool = False,
+        fair: bool = False,
+    ) -> None:
         self.seats: dict[Seat, None] = {}
         self.counts = Counts()
         self.latencies = Latencies()
@@ -234,6 +244,12 @@ class Ledger:
         """Workers that have pinned calls, and room for one."""
         self._paused: set[Call] = set()
         self._start_failures = 0
+        self._all_or_none = all_or_none
+        self.is_up = False
+        """Whether there were ever workers enough to begin with."""
+        self._fair = fair
+        self._resting: dict[Seat, int] = {}
+        """Workers that rest after a failure, and how many calls of others must end before they go on."""
 
     @property
     def idle(self) -> bool:
@@ -351,7 +367,9 @@ class Ledger:
         self._starting -= 1
         self._ready += 1
         self._start_failures = 0
-        self.start_error = None
+        if self.start_error is None or self.is_up or not self._all_or_none:
+            self.start_error = None
+            self.is_up = self.is_up or not (self._all_or_none and self._starting)
         self._offer(seat)
 
     def ended(self, seat: Seat, ends: Iterable[WorkerEnd], now: float, chance: float = 0.5) -> list[Instruction]:
@@ -369,14 +387,14 @@ class Ledger:
         back: list[Call] = []
         took: list[float] = []
         function: Any = None
-        stuck = False
+        failed = stuck = False
         for seq, ending, value, seconds in ends:
             call = held.pop(seq, None)
             if call is None:
                 continue  # it was settled when its worker was given up; the answer came late
             self.placed -= 1
             if ending is Ending.WITHDRAWN:
-                self._taken_back(call, settled, back)
+                self._taken_back(call, settled, back, now)
                 stuck = True
                 continue
             if call.function is not function:
@@ -392,9 +410,12 @@ class Ledger:
                 self.counts.done += 1
                 settled.append((call, Verdict.OK, value))
             else:
+                failed = True
                 self._ended_badly(call, value, settled, steps, now, chance)
         self._learn(seat, function, took)
         seat.idle_since = now
+        if self._fair:
+            self._share_out(seat, failed)
         for call in reversed(back):
             self._push(call, front=True)
         steps += self._freed(seat)
@@ -443,13 +464,17 @@ class Ledger:
                 asked = asked or call.stop is not None
                 self._lost(call, error, settled, steps, now)
             else:
-                self._taken_back(call, settled, back)
+                self._taken_back(call, settled, back, now)
         seat.held.clear()
         seat.pins = 0
         for call in reversed(back):
             self._push(call, front=True)
         self._lose_pinned(seat, error, settled, now)
-        return steps + self._replace(seat, standing, asked, error)
+        self._resting.pop(seat, None)
+        steps += self._replace(seat, standing, asked, error)
+        if self._fair:
+            self._share_out(seat, failed=False)
+        return steps
 
     def lost(self, seat: Seat, call: Call, error: WorkerLostError, now: float) -> list[Instruction]:
         """A call's process has ended, but not the worker: for engines whose processes come and go."""
@@ -562,12 +587,14 @@ class Ledger:
         else:
             self._settle(call, Verdict.FAILED, lost, settled, now)
 
-    def _taken_back(self, call: Call, settled: list[tuple[Call, Verdict, Any]], back: list[Call]) -> None:
+    def _taken_back(
+        self, call: Call, settled: list[tuple[Call, Verdict, Any]], back: list[Call], now: float
+    ) -> None:
         """The call never began, so it is not counted as tried."""
         call.attempts -= 1
         call.begun_at = None
         if call.stop is Stop.CANCEL:
-            self._settle(call, Verdict.CANCELLED, None, settled, None)
+            self._settle(call, Verdict.CANCELLED, None, settled, now)
         else:
             call.stop = None
             back.append(call)
@@ -725,7 +752,8 @@ class Ledger:
         has_room = held < seat.width + (seat.spare or 0)
         if seat.pinned and has_room:
             self._pinned[seat] = None
-        if seat.standing is not Standing.READY or seat.worn or seat.ended + held >= self._max_tasks:
+        rests = seat.worn or seat in self._resting
+        if seat.standing is not Standing.READY or rests or seat.ended + held >= self._max_tasks:
             self._idle.pop(seat, None)
             self._ahead.pop(seat, None)
         elif has_room:
@@ -737,6 +765,18 @@ class Ledger:
                 self._ahead[seat] = None
             else:
                 self._ahead.pop(seat, None)
+
+    def _share_out(self, seat: Seat, failed: bool) -> None:
+        """A call of this worker has ended, or the worker has: who rests for that goes on."""
+        for other in self._resting:
+            self._resting[other] -= 1
+        if failed and seat.standing is Standing.READY:
+            self._resting[seat] = len(self.seats) - 1
+        busy = any(other.held for other in self.seats if other not in self._resting)
+        rested = [other for other, calls in self._resting.items() if calls <= 0 or not busy]
+        for other in rested:
+            del self._resting[other]
+            self._offer(other)
 
     def _takes_ahead(self, seat: Seat, held: int) -> bool:
         """Whether a busy worker may hold more: only if what it holds, and what comes, is short."""
@@ -791,6 +831,8 @@ class Ledger:
             return []
         if self.start_error is not None:
             return [] if self.any_ready else self.fail_all(self.start_error)
+        if self._all_or_none and not self.is_up and standing is Standing.STARTING:
+            return self._give_up(error(None))
         if self._start_failures >= MAX_START_FAILURES and not self.any_ready:
             return self._give_up(error(None))
         fresh = Seat(seat.index, seat.width, seat.spare)
@@ -808,10 +850,9 @@ class Ledger:
 
     def _give_up(self, cause: WorkerLostError) -> list[Instruction]:
         """Every new worker dies at its start: say so once, and fail what waits."""
-        error = WorkerStartError(
-            f"no worker can be started: {self._start_failures} in a row ended before they were ready. The last one:\n"
-            f"{cause}"
-        )
+        count = self._start_failures
+        ends = f"{count} in a row ended before they were ready. The last one" if count > 1 else "one ended before it was ready"
+        error = WorkerStartError(f"no worker can be started: {ends}:\n{cause}")
         error.__cause__ = cause
         return self.fail_all(error)
 

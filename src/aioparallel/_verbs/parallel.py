@@ -6,22 +6,34 @@ import functools
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypedDict, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    overload,
+)
 
 from .._child import packing
 from .._model.call import function_name
-from .._model.info import Method
+from .._model.info import Method, Outcome
 from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
 from .._model.shapes import shape_of
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .._executors.mapoptions import MapKeywords
     from .._executors.mapping import ParallelMap
     from .._executors.pool import Executor
     from .._executors.stream import Stream
     from .._futures.smart import SmartFuture
+    from .maps import ParmapKeywords
 
 __all__ = ["Parallel", "parallelize"]
 
@@ -178,14 +190,31 @@ class Parallel(Generic[P, F_co, L_co]):
         settings = self._settings.changed(**options).fitted(self._fn)
         return self._with(_settings=settings)
 
+    @overload
     def map(
-        self, items: Iterable[Any] | AsyncIterable[Any], /, **options: Unpack[MapKeywords]
-    ) -> ParallelMap[Any]:
-        """The function's results for many items, where and with what options its calls run.
+        self: Parallel[..., SmartFuture[T], Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        errors: Literal["return"],
+        **options: Unpack[ParmapKeywords],
+    ) -> ParallelMap[Outcome[T]]: ...
+    @overload
+    def map(
+        self: Parallel[..., SmartFuture[T], Any],
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        errors: Literal["raise", "finish"] = "raise",
+        **options: Unpack[ParmapKeywords],
+    ) -> ParallelMap[T]: ...
+    def map(self, items: Iterable[Any] | AsyncIterable[Any], /, **options: Any) -> ParallelMap[Any]:
+        """The function's results for many items.
 
         Args:
             items: The input, plain or async; pulled as results are taken.
-            **options: The keywords of :func:`aioparallel.parmap`, but for those that say where.
+            **options: The keywords of :func:`aioparallel.parmap`. Where calls run, and with what options, is as for
+                single calls unless it is said here.
 
         Returns:
             A map that has not begun: iterate over it with ``async for``, await it for a list, or enter it.
@@ -200,8 +229,9 @@ class Parallel(Generic[P, F_co, L_co]):
         """
         from .maps import map_with  # not before there is a map
 
-        fn = functools.partial(self._fn, *self._bound) if self._bound else self._fn
-        return map_with(self._settings, fn, items, options)
+        where = {name: options.pop(name) for name in ("method", "on") if name in options}
+        pool = {name: options.pop(name) for name in ("workers", "threads_per_worker") if name in options}
+        return map_with(self._settings.changed(**where), self._aioparallel_plain, items, options, **pool)
 
     @overload
     def __get__(self, instance: None, owner: type, /) -> Self: ...

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._child import failures, packing
 from .._child.current import current
 from .._child.worker import load_function
-from .._model.call import Call
+from .._model.call import Call, function_name
 from .._model.shapes import Shape, shape_of
 from .returning import cannot_be_rebuilt, unpack_failure
 from .shipping import Function, Functions, pack_arguments
@@ -53,12 +53,10 @@ class Courier:
 class Parcel:
     """A packed call. Calling it unpacks it, runs it, and packs and unpacks its result or exception."""
 
-    __slots__ = ("_buffers", "_courier", "_function", "_payload", "func")
-
     def __init__(
         self, courier: Courier, fn: Callable[..., Any], function: Function, payload: bytes, buffers: Buffers
     ) -> None:
-        self.func = fn  # as a partial has it, so that names are found
+        self.__qualname__ = function_name(fn)
         self._courier = courier
         self._function = function
         self._payload = payload
@@ -105,8 +103,6 @@ class Parcel:
 
 class AsyncParcel(Parcel):
     """The same for a coroutine function."""
-
-    __slots__ = ()
 
     async def __call__(self) -> Any:
         fn, args, kwargs = self._unpack()

@@ -21,9 +21,8 @@ from time import monotonic, time
 from types import CoroutineType
 from typing import Any
 
-from anyio.abc import TaskGroup
-
 from .._child.current import Current, current
+from .._futures.supervisor import Group
 from .._model.call import Call, Ending
 from .._model.errors import CallExitedError
 from .._model.slots import Slot, occupy
@@ -50,7 +49,7 @@ class Crew(ABC):
         report: Takes ends, on the loop.
     """
 
-    def __init__(self, kind: str, name: str, size: int, group: TaskGroup, report: Report) -> None:
+    def __init__(self, kind: str, name: str, size: int, group: Group, report: Report) -> None:
         self.kind = kind
         self.name = name
         self.size = size

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from anyio.abc import TaskGroup
-
+from .._futures.supervisor import Group
 from .._model.call import Call, Ending
 from .._model.errors import TaskTimeoutError
 from .._model.shapes import Shape, shape_of
@@ -19,7 +18,7 @@ __all__ = ["Inline"]
 class Inline(Tasks):
     """Runs a plain function inside ``put``, and reports its end before that returns."""
 
-    def __init__(self, kind: str, name: str, group: TaskGroup, report: Report) -> None:
+    def __init__(self, kind: str, name: str, group: Group, report: Report) -> None:
         super().__init__(kind, name, sys.maxsize, group, report)
         self._next: dict[int, Job] = {}
         """Plain functions that were put together with the one that is running."""

@@ -22,6 +22,7 @@ from .._child.packing import ATOMS, Unpicklable
 from .._model.call import function_name
 from .._model.errors import PicklingError
 from .._policy.batching import Costs
+from .stateful import StateCall
 
 if TYPE_CHECKING:
     from .._child.packing import Buffers
@@ -120,13 +121,24 @@ class Functions:
 
     def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
         """The function, and what it captured if that allows remembering it by identity."""
+        if isinstance(fn, StateCall):
+            return self._register(fn, self.pack_state(fn, "state")), ()
         found = packing.reference(fn)
         if found is not None and importable(found[0]):
             return self._register(fn, pickle.dumps(("reference", *found))), ()
-        packed = pickle.dumps(("value", _by_value(fn, f"the function {function_name(fn)}")))
+        packed = pickle.dumps(("value", _by_value(fn, f"the function {function_name(fn)}", function_name(fn))))
         captured = _captured(fn)
         constant = captured is not None and all(map(_is_constant, captured))
         return self._register(fn, packed), captured if constant else None
+
+    def pack_state(self, fn: StateCall, how: str) -> bytes:
+        """What makes a worker call its state (``how="state"``), or build it ahead of calls (``"prepare"``).
+
+        Raises:
+            PicklingError: The factory or an argument of it cannot travel.
+        """
+        constants = _by_value(fn.constants, "kwargs, worker_kwargs", function_name(fn))
+        return pickle.dumps((how, fn.key, self.get(fn.target).packed, fn.make, constants))
 
     def _register(self, fn: Callable[..., Any], packed: bytes) -> Function:
         function = self._by_pickle.get(packed)
@@ -201,14 +213,14 @@ def _error(what: str, found: Unpicklable) -> PicklingError:
     return PicklingError(f"{what}: {found}", path=found.path, culprit=found.culprit)
 
 
-def _by_value(fn: Callable[..., Any], what: str) -> bytes:
+def _by_value(value: Any, what: str, name: str) -> bytes:
     try:
-        return _dumps(fn, None)
+        return _dumps(value, None)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        found = packing.explain(fn, error, what, _dumps_alone)
-        raise _error(f"{function_name(fn)} cannot be sent to a worker", found) from error
+        found = packing.explain(value, error, what, _dumps_alone)
+        raise _error(f"{name} cannot be sent to a worker", found) from error
 
 
 def _dumps_alone(value: Any) -> bytes:

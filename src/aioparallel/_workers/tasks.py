@@ -21,8 +21,7 @@ from time import monotonic, time
 from types import CoroutineType, FrameType, coroutine
 from typing import Any
 
-from anyio.abc import TaskGroup
-
+from .._futures.supervisor import Group
 from .._model.call import Call, Ending
 from .crew import Crew, Job, Report, job_of
 
@@ -37,7 +36,7 @@ _log = logging.getLogger("aioparallel")
 class Tasks(Crew):
     """Tasks that stay until the crew is closed; made of the same arguments as every crew."""
 
-    def __init__(self, kind: str, name: str, size: int, group: TaskGroup, report: Report) -> None:
+    def __init__(self, kind: str, name: str, size: int, group: Group, report: Report) -> None:
         super().__init__(kind, name, size, group, report)
         self._waiting: OrderedDict[int, Job] = OrderedDict()
         self._running: dict[int, tuple[Call, Task[Any], Coroutine[Any, Any, Any]]] = {}

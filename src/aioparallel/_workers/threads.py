@@ -12,8 +12,9 @@ from types import FrameType
 from typing import Any
 
 import anyio
-from anyio.abc import TaskGroup
 
+from .._child.current import Current, current
+from .._futures.supervisor import Group
 from .._model.call import Call
 from .._model.errors import WorkerStartError
 from .crew import Crew, Job, Report, job_of
@@ -43,6 +44,7 @@ class Threads(Crew):
         report: Takes ends, on the loop.
         broken: Told when no thread can be started.
         initializer: Called in each thread before its first call.
+        finalizer: Called in each thread after its last one.
     """
 
     def __init__(
@@ -50,14 +52,16 @@ class Threads(Crew):
         kind: str,
         name: str,
         size: int,
-        group: TaskGroup,
+        group: Group,
         report: Report,
         broken: Callable[[WorkerStartError], None],
         initializer: Callable[[], object] | None = None,
+        finalizer: Callable[[], object] | None = None,
     ) -> None:
         super().__init__(kind, name, size, group, report)
         self._broken = broken
         self._initializer = initializer
+        self._finalizer = finalizer
         self._limiter = anyio.CapacityLimiter(size)
         self._inbox: SimpleQueue[int | None] = SimpleQueue()
         self._waiting: dict[int, Job] = {}
@@ -201,6 +205,7 @@ class Threads(Crew):
             return None  # its task was cancelled before we came
         thread = threading.current_thread()
         old_name, thread.name = thread.name, f"aioparallel {self.name} {index}"
+        current.set(Current(0, "the initializer", 1, index, None, lambda: False))
         try:
             if self._initializer is not None:
                 self._initializer()
@@ -209,11 +214,19 @@ class Threads(Crew):
             return error
         else:
             self._work(index, threading.get_ident())
+            self._finalize()
             return None
         finally:
             thread.name = old_name
             _quit(thread)
             self._post(self._left, index, thread)
+
+    def _finalize(self) -> None:
+        if self._finalizer is not None:
+            try:
+                self._finalizer()
+            except Exception:
+                _log.exception("%s: the finalizer of a thread failed", self.name)
 
     def _work(self, index: int, thread: int) -> None:
         main = threading.main_thread()

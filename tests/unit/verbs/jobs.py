@@ -60,6 +60,12 @@ def count_in_thread(n: int) -> Iterator[int]:
 
 
 @parallelize
+def look_around() -> Iterator[Any]:
+    yield current_call().name
+    yield add(1, 2).result()
+
+
+@parallelize
 async def count(n: int) -> AsyncIterator[int]:
     for i in range(n):
         yield i

@@ -217,6 +217,46 @@ async def test_generators() -> None:
     assert rest == [1, 2]
 
 
+@pytest.mark.parametrize(
+    "count",
+    [
+        jobs.count_in_process,
+        pytest.param(jobs.count_in_thread, marks=pytest.mark.xfail(reason="streams in threads begin at once")),
+        pytest.param(jobs.count, marks=pytest.mark.xfail(reason="streams of coroutines begin at once")),
+    ],
+    ids=repr,
+)
+@pytest.mark.usefixtures("processes")
+async def test_arguments_of_generators(count: Any) -> None:
+    """A generator function gets the values of the futures among its arguments, too."""
+    assert len([i async for i in count(jobs.add(1, 2))]) == 3
+
+
+@pytest.mark.xfail(reason="a generator in a thread runs in a context of its own")
+async def test_inside_of_generators() -> None:
+    """A generator that runs in a thread is inside a call: it knows which, and may make others."""
+    assert [item async for item in jobs.look_around()] == ["look_around", 3]
+
+
+async def test_maps() -> None:
+    """`f.map` calls the function for many items, where and with what options its calls run."""
+    assert await jobs.add.map([1, 2]) == [3, 4]
+    assert [item async for item in jobs.add.map([(1, 2), (3, 4)], star=True)] == [3, 7]
+    assert await jobs.Base(3).times.map([1, 2]) == [3, 6]
+    async with ThreadExecutor(1) as pool:
+        assert await parallelize(jobs.plain, on=pool).map([1, 2]) == [2, 3]
+        assert pool.status().done == 2
+        assert await jobs.add.map([1, 2], on=pool, kwargs={"b": 0}) == [1, 2]
+        assert pool.status().done == 4
+
+
+async def test_maps_elsewhere() -> None:
+    """`f.map` takes what says where for `parmap`, and that counts instead."""
+    here = os.getpid()
+    assert [pid for pid, _ in await jobs.where.map([()], star=True, method="process")] != [here]
+    assert [pid for pid, _ in await jobs.where.map([()], star=True, workers=1)] == [here]
+
+
 async def test_calls_leave_nothing_registered() -> None:
     """Calls register nothing to be run at the end of the interpreter."""
     before = atexit._ncallbacks()

@@ -7,16 +7,21 @@ import copy
 import functools
 import inspect
 import pickle
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import cloudpickle
 import pytest
 
-from aioparallel import Method, Parallel, ProcessExecutor, Retry, parallelize
+from aioparallel import Limit, Method, Parallel, ProcessExecutor, Retry, parallelize
 from aioparallel._executors.coroutine import CoroutineExecutor
 from aioparallel._executors.thread import ThreadExecutor
 from tests.unit.verbs import jobs
+
+above_classmethod = pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="there a class method does not have bound what it holds, it only calls it"
+)
 
 
 def f(x: int, y: int = 1) -> int:
@@ -286,7 +291,7 @@ def test_methods_bind() -> None:
     assert base.times.options(timeout=2).local(2) == 10
 
 
-@pytest.mark.parametrize("name", ["named", "named_too"])
+@pytest.mark.parametrize("name", ["named", pytest.param("named_too", marks=above_classmethod)])
 def test_class_methods_bind(name: str) -> None:
     """Class methods bind to the class they are looked up on, in either order of decorators."""
     assert getattr(jobs.Derived, name).local(1) == getattr(jobs.Derived(), name).local(1) == ("Derived", 1)
@@ -358,7 +363,7 @@ def test_pickled_although_it_refers_to_itself() -> None:
 
 def test_executors_and_limits_stay_here() -> None:
     """Pickled by value, a function leaves its executor and its limit behind, and keeps the kind."""
-    local = parallelize(lambda x: x, on=ThreadExecutor(), limit=lambda: None, retry=3)
+    local = parallelize(lambda x: x, on=ThreadExecutor(), limit=Limit(1), retry=3)
     again = pickle.loads(cloudpickle.dumps(local))
     assert kind(again) == Method.THREAD
     assert again._settings.on is again._settings.options.limit is None

@@ -1,0 +1,66 @@
+"""All the ways in which a call ends early, and what is left of it: nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from aioparallel import CallCancelledError, ProcessExecutor, TaskTimeoutError
+
+
+def work(folder: str, name: str) -> None:
+    """Say who works, and take long."""
+    Path(folder, name).write_text(str(os.getpid()), encoding="ascii")
+    time.sleep(60)
+
+
+def is_running(folder: str, name: str) -> bool:
+    """Whether the process that did this work is there."""
+    try:
+        os.kill(int(Path(folder, name).read_text(encoding="ascii")), 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def begun(folder: str, name: str) -> None:
+    while not Path(folder, name).exists():
+        await asyncio.sleep(0.01)
+
+
+async def main() -> None:
+    with TemporaryDirectory() as folder:
+        async with ProcessExecutor(2) as pool:
+            call = pool.submit(work, folder, "cancelled")
+            await begun(folder, "cancelled")
+            call.cancel()
+            try:
+                await call
+            except CallCancelledError as error:
+                print(f"{error}; running: {is_running(folder, 'cancelled')}")
+
+            try:
+                await pool.options(timeout=0.2).submit(work, folder, "late")
+            except TaskTimeoutError as error:
+                print(f"timed out after {error.timeout} s; running: {is_running(folder, 'late')}")
+
+            call = pool.submit(work, folder, "shared")
+            await begun(folder, "shared")
+            first, second = asyncio.ensure_future(_wait(call)), asyncio.ensure_future(_wait(call))
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait([first])
+            print(f"one of two awaiters is gone; running: {is_running(folder, 'shared')}")
+            second.cancel()
+            await asyncio.wait([second])
+            print(f"both are gone; running: {is_running(folder, 'shared')}")
+
+
+async def _wait(call) -> None:  # type: ignore[no-untyped-def]
+    await call
+
+
+asyncio.run(main())
