@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from aioparallel import CallCancelledError, ProcessExecutor, TaskTimeoutError
+from aioparallel import CallCancelledError, ProcessExecutor, SmartFuture, TaskTimeoutError
 
 
 def work(folder: str, name: str) -> None:
@@ -26,16 +26,16 @@ def is_running(folder: str, name: str) -> bool:
     return True
 
 
-async def begun(folder: str, name: str) -> None:
+def wait_until_begun(folder: str, name: str) -> None:
     while not Path(folder, name).exists():
-        await asyncio.sleep(0.01)
+        time.sleep(0.01)
 
 
 async def main() -> None:
     with TemporaryDirectory() as folder:
         async with ProcessExecutor(2) as pool:
             call = pool.submit(work, folder, "cancelled")
-            await begun(folder, "cancelled")
+            await asyncio.to_thread(wait_until_begun, folder, "cancelled")
             call.cancel()
             try:
                 await call
@@ -48,8 +48,8 @@ async def main() -> None:
                 print(f"timed out after {error.timeout} s; running: {is_running(folder, 'late')}")
 
             call = pool.submit(work, folder, "shared")
-            await begun(folder, "shared")
-            first, second = asyncio.ensure_future(_wait(call)), asyncio.ensure_future(_wait(call))
+            await asyncio.to_thread(wait_until_begun, folder, "shared")
+            first, second = asyncio.ensure_future(wait(call)), asyncio.ensure_future(wait(call))
             await asyncio.sleep(0)
             first.cancel()
             await asyncio.wait([first])
@@ -59,7 +59,7 @@ async def main() -> None:
             print(f"both are gone; running: {is_running(folder, 'shared')}")
 
 
-async def _wait(call) -> None:  # type: ignore[no-untyped-def]
+async def wait(call: SmartFuture[None]) -> None:
     await call
 
 

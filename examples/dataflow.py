@@ -28,7 +28,7 @@ async def main() -> None:
     names = ["alpha", "beta", "gamma", "delta"]
     merged = merge([load(name) for name in names])  # waits for four calls, which run side by side
     score = mean(merged) * 10 + merged[0]  # an expression over calls
-    print(repr(merged).partition("#")[0], repr(score).partition("#")[0], "are there before any value is")
+    print("there yet:", merged.done(), score.done())
     print(await merged, await score)
 
     broken = merge([load("alpha"), load(None)])  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 
 from aioparallel import parallelize
@@ -47,7 +46,7 @@ async def main() -> None:
                 break
 
     count = 0
-    async for _ in lines(os.path.abspath(__file__)):
+    async for _ in lines(__file__):
         count += 1
     print("this file has some lines:", count > 10)
     print([number async for number in countdown(3)])

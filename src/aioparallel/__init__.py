@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ._verbs.maps import parmap
     from ._verbs.parallel import Parallel, parallelize
     from ._verbs.split import split_eval
+    from ._verbs.stateful import StatefulPool
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ _NAMES = {
     "_verbs.maps": "parmap",
     "_verbs.parallel": "Parallel parallelize",
     "_verbs.split": "split_eval",
+    "_verbs.stateful": "StatefulPool",
 }
 """Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
 
@@ -116,6 +118,7 @@ __all__ = [
     "Retry",
     "SerialExecutor",
     "SmartFuture",
+    "StatefulPool",
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from typing import Any
 
-from tests.tools import Gate, Log, hold, hold_async
+from tests.tools import Gate, Log, hold, hold_async, until
 
 
 class ItemError(Exception):
@@ -51,8 +50,7 @@ def fail_or_hold(gate: Gate, bad: int, x: int) -> Any:
 async def fail_or_hold_async(gate: Gate, bad: int, x: int) -> Any:
     if x != bad:
         return await hold_async(gate, x)
-    while not gate.entered:
-        await asyncio.sleep(0.002)
+    await until(lambda: gate.entered)
     raise ItemError(f"bad item {x}")
 
 

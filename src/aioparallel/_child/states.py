@@ -11,6 +11,7 @@ from _thread import allocate_lock
 
 from . import failures
 from .current import current
+from .lean import pickle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class State:
                 if not self._built:
                     self._enter(build())
         return self._value
+
+    def prepare(self, build: Callable[[], Any]) -> None:
+        """Build the state ahead of the calls that need it."""
+        self.get(build)
 
     def _enter(self, value: Any) -> None:
         kind = type(value)
@@ -106,6 +111,16 @@ def caller(pool: str, build: Callable[[], Any]) -> Callable[..., Any]:
     return call
 
 
+def load(
+    load_function: Callable[[bytes], Any], how: str, pool: str, target: bytes, make: bool, constants: bytes
+) -> Callable[..., Any]:
+    """What a worker makes of a function that was sent to call its state, to build it, or to close it."""
+    if how == "close":
+        return lambda: close(pool, run_alone)
+    build = builder(load_function(target), make, *pickle.loads(constants))
+    return caller(pool, build) if how == "state" else lambda: here(pool).prepare(build)
+
+
 def close(pool: str, run: Callable[[Any], object], index: int | None = None) -> None:
     """Close the states of a pool in this process, or only that of one worker."""
     for key in [key for key in _states if key[0] == pool and index in (None, key[1])]:
@@ -116,3 +131,13 @@ def close_all(run: Callable[[Any], object]) -> None:
     """The process ends: close whatever is there."""
     while _states:
         _states.popitem()[1].close(run)
+
+
+def run_alone(awaitable: Any) -> None:
+    """Run what closing returned, where there is no event loop for it."""
+    import asyncio
+
+    async def run() -> None:
+        await awaitable
+
+    asyncio.run(run())

@@ -366,12 +366,10 @@ def load_function(pickled: bytes) -> Any:
         function, star, kwstar, constants, shared = what
         buffers = [] if shared is None else mapped(*shared)
         return chunks.bind(load_function(function), star, kwstar, *packing.loads_arguments(constants, buffers))
-    if how in {"state", "prepare"}:
+    if how in {"state", "prepare", "close"}:
         from . import states  # few workers have one
 
-        pool, target, make, constants = what
-        build = states.builder(load_function(target), make, *pickle.loads(constants))
-        return states.caller(pool, build) if how == "state" else lambda: states.here(pool).get(build)
+        return states.load(load_function, how, *what)
     return packing.resolve(*what) if how == "reference" else pickle.loads(what[0])
 
 

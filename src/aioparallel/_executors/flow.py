@@ -21,7 +21,7 @@ import anyio
 
 from .._futures.loops import soon
 from .._futures.smart import SmartFuture, stopped, wrapped
-from .._model.call import Call, Phase, function_name
+from .._model.call import Call, function_name
 from .._model.errors import CallCancelledError, ExecutorClosedError, WorkerLostError
 from .._model.info import CallState, Outcome
 from .._model.options import CallOptions
@@ -458,7 +458,7 @@ class _Item:
         """Whether it has certainly not begun."""
         source = self.future._source
         if isinstance(source, Call):
-            return source.phase in {Phase.WAITING, Phase.QUEUED, Phase.PAUSED}
+            return source.owner._is_waiting(source)
         return self.future.info.state in {CallState.WAITING, CallState.QUEUED}
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from .._futures.smart import SmartFuture
 from .._futures.supervisor import Group
-from .._model.call import Call, Ending, Stop
+from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import TaskTimeoutError, WorkerStartError
 from .._model.options import CallOptions
 from .._policy.ledger import Halt, Ledger, Place, Seat, WorkerEnd
@@ -95,6 +95,9 @@ class LocalExecutor(Executor):
     def _halt(self, run: Run, step: Halt) -> None:
         assert self._foreman is not None, "the crew holds the call"
         self._foreman.halt(step.call)
+
+    def _is_waiting(self, call: Call) -> bool:
+        return super()._is_waiting(call) or (call.phase is Phase.PLACED and call.begun_at is None)
 
     def _has_room(self, run: Run) -> bool:
         if self.max_pending == math.inf:

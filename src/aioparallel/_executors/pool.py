@@ -303,9 +303,16 @@ class Executor(ABC):
         """When a call that a worker holds began, or ``None`` if it waits there."""
         return call.begun_at
 
+    def _is_waiting(self, call: Call) -> bool:
+        """Whether a call has certainly not begun, so that to cancel it stops nothing."""
+        return call.phase in {Phase.WAITING, Phase.QUEUED, Phase.PAUSED}
+
     def _has_room(self, run: Run) -> bool:
         """Whether one more call may wait."""
-        return run.pending < self.max_pending
+        if self.max_pending == math.inf:
+            return True
+        sent = run.ledger.placed - self._running_count(run.ledger)
+        return run.pending + sent < self.max_pending
 
     def _running_count(self, ledger: Ledger) -> int:
         return sum(min(seat.width, len(seat.held)) for seat in ledger.seats)
@@ -406,7 +413,7 @@ class Executor(ABC):
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Stream[Any]:
         """The items of a generator function that runs here."""
-        steps = LocalSteps(lambda step: self._submit(step, (), {}, options), fn, args, kwargs)
+        steps = LocalSteps(lambda step, args, kwargs: self._submit(step, args, kwargs, options), fn, args, kwargs)
         return Stream(steps, function_name(fn))
 
     def _submit(
@@ -530,6 +537,7 @@ class Executor(ABC):
     def _fail(self, run: Run, call: Call, error: BaseException) -> None:
         """The call ends before it was queued."""
         call.phase = Phase.SETTLED
+        call.settled_at = time.time()
         run.ledger.counts.failed += 1
         run.admissions.end(call)
         call.future._set_exception(error)
@@ -584,6 +592,7 @@ class Executor(ABC):
             if call.options.limit is not None:
                 run.admissions.end(call, value if verdict is Verdict.FAILED else None)
             call.args = call.kwargs = call.payload = call.context = None  # type: ignore[assignment]
+            call.settled_at = call.settled_at or time.time()
             future = call.future
             del call.future  # it refers to the call: both would wait for the garbage collector
             if verdict is Verdict.OK:

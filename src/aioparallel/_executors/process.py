@@ -281,9 +281,11 @@ class WorkerSteps:
 
     def close(self) -> SmartFuture[Any] | None:
         """Close the generator, if it was begun and its worker lives."""
-        if self._opened is None or self._pool._run is None or self._pool._run.closing:
+        run = self._pool._run
+        if self._opened is None or run is None or run.closing:
             return None
-        return self._again(wire.STREAM_CLOSE)
+        seat = self._opened._source.worker  # type: ignore[union-attr]
+        return self._again(wire.STREAM_CLOSE) if seat in run.ledger.seats else None
 
     def _again(self, verb: int) -> SmartFuture[Any]:
         assert self._opened is not None, "it was begun"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
-from .._futures.smart import SmartFuture
-from .._futures.waiting import wait_all
-from .._model.errors import WorkerStartError
+from .._futures.waiting import wait_any
+from .._model.errors import WorkerLostError, WorkerStartError
 from .._model.options import DEFAULT_OPTIONS
 from .._policy.ledger import Ledger, Seat, Standing
 from .._workers.stateful import StateCall
@@ -76,37 +76,35 @@ class StateThreads(ThreadExecutor):
     async def _build_all(self) -> None:
         """Have each thread in a call at the same time, so that each is in one."""
         meeting = threading.Barrier(self.max_workers)
+        errors: list[BaseException] = []
 
         def build() -> None:
             try:
                 self._state_call.prepare()
-            except BaseException:
+            except BaseException as error:
+                errors.append(error)
                 meeting.abort()
-                raise
-            meeting.wait()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait()
 
-        builds = [self.submit(build) for _ in range(self.max_workers)]
         try:
-            await wait_all(builds)
-        except BaseException:
+            async for built in wait_any([self.submit(build) for _ in range(self.max_workers)]):
+                await built
+                if errors:
+                    reason = f"{type(errors[0]).__name__}: {errors[0]}"
+                    raise WorkerStartError(f"{self.name}: a worker's state cannot be built: {reason}") from errors[0]
+        finally:
             meeting.abort()
-            raise_cause(self.name, builds)
-            raise
-
-
-def raise_cause(name: str, builds: list[SmartFuture[None]]) -> None:
-    """Raise what a builder raised, rather than that the others no longer wait for it."""
-    errors = [build.exception() for build in builds if build.done()]
-    for error in errors:
-        if isinstance(error, Exception) and not isinstance(error, threading.BrokenBarrierError):
-            raise WorkerStartError(f"{name}: the state of a worker cannot be built: {error!r}") from error
 
 
 async def close_states(pool: Executor, call: StateCall) -> None:
-    """Close the states that a pool of somebody else keeps for us."""
+    """Close the states that the workers of somebody else's pool keep for us."""
     call.close()
     run = pool._run
-    if run is None or run.closing:
+    if run is None or run.closing or not hasattr(pool, "_functions"):
         return
     seats = [seat for seat in run.ledger.seats if seat.standing is Standing.READY]
-    await wait_all([pool._submit(call.closer(), (), {}, DEFAULT_OPTIONS, pin=seat) for seat in seats])
+    closings = [pool._submit(call.closer(), (), {}, DEFAULT_OPTIONS, pin=seat) for seat in seats]
+    for closing in closings:
+        with contextlib.suppress(WorkerLostError):  # then there is nothing left to close
+            await closing

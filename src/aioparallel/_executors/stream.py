@@ -9,11 +9,11 @@ steps.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -21,6 +21,8 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 from .._child.streams import STEP_ITEMS, STEP_SECONDS
 from .._futures.smart import SmartFuture
 from .._model.call import function_name
+from .._model.errors import ExecutorClosedError
+from .._model.shapes import Shape, shape_of
 
 __all__ = ["LocalSteps", "Stepper", "Stream"]
 
@@ -112,9 +114,14 @@ class _Core:
             raise RuntimeError("two consumers ask the same stream for its next item; give each a stream of its own")
         self._busy = True
         ended = True
+        step = self._stepper.advance()
         try:
-            items, ended, self._error = await self._stepper.advance()
+            items, ended, self._error = await step
             self._items.extend(items)
+        except BaseException:
+            if step.cancelled() and not step.info.attempts:
+                self._stepper.close()  # the step never began, so the generator is as it was
+            raise
         finally:
             self._busy = False
             self.ended = self.ended or ended
@@ -137,7 +144,7 @@ class LocalSteps:
     """A generator in this process, advanced on an executor's threads or as its coroutines.
 
     Args:
-        submit: Hands a function to the executor.
+        submit: Hands a function and its arguments to the executor.
         fn: The generator function.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
@@ -145,49 +152,57 @@ class LocalSteps:
 
     def __init__(
         self,
-        submit: Callable[[Callable[[], Any]], SmartFuture[Any]],
+        submit: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], SmartFuture[Any]],
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
         self._submit = submit
-        self._call = (fn, args, kwargs)
+        self._fn = fn
+        self._arguments = args, kwargs
+        self._is_async = shape_of(fn) is Shape.ASYNC_GENERATOR
         self._context = copy_context()
         self._generator: Any = None
 
     def advance(self) -> SmartFuture[Step]:
         """Make some items; the first time, begin."""
-        fn, args, kwargs = self._call
-        if self._generator is None:
-            self._generator = fn(*args, **kwargs)
-        return self._submit(self._named(_advance_async if inspect.isasyncgen(self._generator) else self._advance))
+        args, kwargs = self._arguments if self._generator is None else ((), {})
+        step = self._advance_async if self._is_async else self._advance
+        return self._submit(self._named(step), args, kwargs)
 
     def close(self) -> SmartFuture[Any] | None:
         """Close the generator, if it was begun."""
-        if self._generator is None:
+        generator, self._generator = self._generator, None
+        if generator is None:
             return None
-        if inspect.isasyncgen(self._generator):
-            return self._submit(self._named(_close_async))
-        return self._submit(self._named(lambda generator: self._context.run(generator.close)))
+        close = generator.aclose if self._is_async else partial(self._context.run, generator.close)
+        try:
+            return self._submit(self._named(close), (), {})
+        except ExecutorClosedError:
+            return None  # and the generator, which nobody refers to any more, closes itself
 
-    def _advance(self, generator: Any) -> Step:
+    def _advance(self, /, *args: Any, **kwargs: Any) -> Step:
         """Every step of a plain generator sees the same context, as it would in a plain loop."""
-        return self._context.run(_advance, generator)
+        if self._generator is None:
+            self._generator = self._fn(*args, **kwargs)
+        return self._context.run(_advance, self._generator)
 
-    def _named(self, step: Callable[[Any], Any]) -> Callable[[], Any]:
-        """The step as a function of no arguments, under the generator function's name."""
-        generator = self._generator
-        if step is _advance_async or step is _close_async:
+    async def _advance_async(self, /, *args: Any, **kwargs: Any) -> Step:
+        if self._generator is None:
+            self._generator = self._fn(*args, **kwargs)
+        return await _advance_async(self._generator)
 
-            async def run() -> Any:
-                return await step(generator)
-        else:
+    def _named(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step under the generator function's name."""
 
-            def run() -> Any:  # type: ignore[misc]
-                return step(generator)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            return step(*args, **kwargs)
 
-        run.__qualname__ = function_name(self._call[0])
-        return run
+        async def run_async(*args: Any, **kwargs: Any) -> Any:
+            return await step(*args, **kwargs)
+
+        run.__qualname__ = run_async.__qualname__ = function_name(self._fn)
+        return run_async if self._is_async else run
 
 
 def _advance(generator: Any) -> Step:
@@ -214,7 +229,3 @@ async def _advance_async(generator: Any) -> Step:
     except Exception as error:
         return items, True, error
     return items, False, None
-
-
-async def _close_async(generator: Any) -> None:
-    await generator.aclose()

@@ -60,6 +60,8 @@ class CallOwner(Protocol):
 
     def _began(self, call: Call) -> float | None: ...
 
+    def _is_waiting(self, call: Call) -> bool: ...
+
 
 class Call:
     """A call and everything known of it. It stands behind its future (see ``contracts.Source``).

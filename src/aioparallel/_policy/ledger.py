@@ -502,13 +502,15 @@ class Ledger:
         assert self.placed == len(held), "placed is miscounted"
         assert len({id(call) for call in held}) == len(held), "two workers hold one call"
         assert all(call.phase is Phase.PLACED for call in held)
+        busy = [seat for seat in self.seats if seat.held and seat not in self._resting]
+        assert busy or not self._resting, "all workers rest"
         for seat in self.seats:
             assert list(seat.held) == sorted(seat.held), "a worker holds calls out of order"
             assert seat.standing is Standing.READY or not seat.held, "a worker that is not ready holds calls"
             window = MAX_HELD + MAX_CALLS if seat.spare is None else seat.spare
             assert len(seat.held) <= seat.width + window, "a worker holds more than its window"
             if seat.standing is Standing.READY and not seat.held:
-                assert seat.worn or seat in self._idle, "an idle worker is forgotten"
+                assert seat.worn or seat in self._idle or seat in self._resting, "an idle worker is forgotten"
                 assert not seat.pinned or seat in self._pinned, "a stream is forgotten"
 
     # How a call ends
@@ -851,8 +853,9 @@ class Ledger:
     def _give_up(self, cause: WorkerLostError) -> list[Instruction]:
         """Every new worker dies at its start: say so once, and fail what waits."""
         count = self._start_failures
-        ends = f"{count} in a row ended before they were ready. The last one" if count > 1 else "one ended before it was ready"
-        error = WorkerStartError(f"no worker can be started: {ends}:\n{cause}")
+        many = f"{count} in a row ended before they were ready. The last one:"
+        one = "one ended before it was ready:"
+        error = WorkerStartError(f"no worker can be started: {many if count > 1 else one}\n{cause}")
         error.__cause__ = cause
         return self.fail_all(error)
 

@@ -50,7 +50,7 @@ def run_inline(fn: Function, args: Args, kwargs: Kwargs, loop: AbstractEventLoop
 
 def stream_inline(fn: Function, args: Args, kwargs: Kwargs) -> Stream[Any]:
     """The items of a generator function that is advanced here."""
-    return Stream(LocalSteps(lambda step: run_inline(step, (), {}), fn, args, kwargs), function_name(fn))
+    return Stream(LocalSteps(run_inline, fn, args, kwargs), function_name(fn))
 
 
 def _begin(fn: Function, args: Args, kwargs: Kwargs) -> Any:

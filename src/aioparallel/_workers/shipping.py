@@ -122,7 +122,7 @@ class Functions:
     def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
         """The function, and what it captured if that allows remembering it by identity."""
         if isinstance(fn, StateCall):
-            return self._register(fn, self.pack_state(fn, "state")), ()
+            return self._register(fn, self.pack_state(fn, fn.how)), ()
         found = packing.reference(fn)
         if found is not None and importable(found[0]):
             return self._register(fn, pickle.dumps(("reference", *found))), ()
@@ -132,7 +132,7 @@ class Functions:
         return self._register(fn, packed), captured if constant else None
 
     def pack_state(self, fn: StateCall, how: str) -> bytes:
-        """What makes a worker call its state (``how="state"``), or build it ahead of calls (``"prepare"``).
+        """What makes a worker call its state (``"state"``), build it ahead (``"prepare"``), or close it (``"close"``).
 
         Raises:
             PicklingError: The factory or an argument of it cannot travel.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import copy
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from .._child import states
 from .._child.current import Current, current
 from .._model.call import function_name
 
-__all__ = ["StateCall", "is_factory"]
+__all__ = ["StateCall"]
 
 REST_SECONDS = 0.05
 """How often a worker that rests looks whether its call was cancelled."""
@@ -43,6 +41,8 @@ class StateCall:
         workers: int,
     ) -> None:
         self.key = secrets.token_hex(8)
+        self.how = "state"
+        """What a worker makes of it: ``state``, ``prepare`` or ``close`` (see the child's ``load_function``)."""
         self.target = target
         self.make = make
         self.constants = dict(kwargs), [dict(each) for each in worker_kwargs]
@@ -63,6 +63,12 @@ class StateCall:
             self._turns.end(call.worker_index, worked)
         return value
 
+    def closer(self) -> StateCall:
+        """What closes the state of the worker that it is sent to."""
+        closer = copy.copy(self)
+        closer.how = "close"
+        return closer
+
     def prepare(self) -> None:
         """Build the state of the current worker, if that has not happened."""
         states.here(self.key).get(self._build)
@@ -71,11 +77,11 @@ class StateCall:
         """Close the state of the current worker."""
         call = current.get()
         assert call is not None, "an executor calls it"
-        states.close(self.key, _run, call.worker_index)
+        states.close(self.key, states.run_alone, call.worker_index)
 
     def close(self) -> None:
         """Close all states in this process."""
-        states.close(self.key, _run)
+        states.close(self.key, states.run_alone)
 
 
 class _Turns:
@@ -106,21 +112,3 @@ class _Turns:
             if not worked and self._others:
                 self._resting[index] = self._others
             self._changed.notify_all()
-
-
-def is_factory(target: Any, has_arguments: bool) -> bool:
-    """Whether it makes a state, rather than being what is called for every item.
-
-    A class does; and anything else if there are arguments to make a state with.
-    """
-    plain = target.func if isinstance(target, partial) else target
-    return has_arguments or inspect.isclass(plain)
-
-
-def _run(awaitable: Any) -> object:
-    async def run() -> object:
-        return await awaitable
-
-    return asyncio.run(run())
-
-

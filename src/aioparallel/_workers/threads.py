@@ -160,9 +160,11 @@ class Threads(Crew):
         finally:
             if index in self._expected:
                 self._expected.discard(index)
-                self._left(index, None)
+                self._dismiss(index)
         if failure is not None:
             self._cannot_start(failure)
+        elif self._waiting and not self._closing:
+            self._staff()
 
     def _deal(self, numbers: list[int]) -> None:
         for number in numbers:
@@ -176,12 +178,9 @@ class Threads(Crew):
         self._set_up = True
         self._changed.set()
 
-    def _left(self, index: int, thread: threading.Thread | None) -> None:
-        if thread is not None:
-            _forget(thread)
+    def _left(self, index: int, thread: threading.Thread) -> None:
+        _forget(thread)
         self._dismiss(index)
-        if self._waiting and not self._closing:
-            self._staff()
 
     def _cannot_start(self, error: BaseException) -> None:
         """Go on with the threads there are; without any, nothing that waits can ever run."""

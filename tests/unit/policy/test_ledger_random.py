@@ -86,11 +86,12 @@ class Machine(RuleBasedStateMachine):
         spare=st.sampled_from([None, None, 0, 2]),
         max_tasks=st.sampled_from([None, None, 1, 5]),
         vacant=st.integers(0, 2),
+        fair=st.sampled_from([False, False, True]),
     )
-    def open(self, workers: int, width: int, spare: int | None, max_tasks: int | None, vacant: int) -> None:
+    def open(self, workers: int, width: int, spare: int | None, max_tasks: int | None, vacant: int, fair: bool) -> None:
         seats = [Seat(10 + index, width, spare) for index in range(vacant)]
         self.max_tasks = max_tasks or 1_000_000
-        self.desk = Desk(max_tasks=max_tasks, vacant=seats)
+        self.desk = Desk(max_tasks=max_tasks, vacant=seats, fair=fair)
         self.ledger = self.desk.ledger
         self.model = Model()
         self.functions = [None, Function("unknown"), Function("short", 10e-6), Function("long", 5.0)]
@@ -172,9 +173,7 @@ class Machine(RuleBasedStateMachine):
         seat = data.draw(st.sampled_from(self._busy()))
         some = data.draw(st.integers(1, len(seat.held)))
         endings = [data.draw(st.sampled_from(ENDINGS)) for _ in range(min(some, 5))]
-        ends = {
-            seq: endings[index % len(endings)] for index, seq in enumerate(list(seat.held)[:some])
-        }
+        ends = {seq: endings[index % len(endings)] for index, seq in enumerate(list(seat.held)[:some])}
         self._answer(seat, ends, seconds, opens=opens)
         self._go_on(lazy)
 
@@ -264,6 +263,11 @@ class Machine(RuleBasedStateMachine):
     def _seats(self, standing: Standing) -> list[Seat]:
         return [seat for seat in self.ledger.seats if seat.standing is standing]
 
+    def _able(self) -> list[Seat]:
+        """Workers that may be given calls."""
+        resting = self.ledger._resting
+        return [seat for seat in self._seats(Standing.READY) if not seat.worn and seat not in resting]
+
     def _busy(self) -> list[Seat]:
         return [seat for seat in self.ledger.seats if seat.held]
 
@@ -295,7 +299,7 @@ class Machine(RuleBasedStateMachine):
         self.desk.do(self.ledger.ended(seat, answers, self.desk.now))
         model.held[seat] = [call for call in model.held[seat] if call not in set(calls.values())]
         model.put_back(back)
-        (model.stuck.add if Ending.WITHDRAWN in ends.values() else model.stuck.discard)(seat)
+        (model.stuck.add if Ending.WITHDRAWN in ends.values() and seat.held else model.stuck.discard)(seat)
         for seq, call in calls.items():
             if ends[seq] is Ending.OK and call not in stopped:
                 assert self.desk.verdict(call) is Verdict.OK
@@ -336,7 +340,7 @@ class Machine(RuleBasedStateMachine):
         """What an executor does after every event; it may also be that several come at once."""
         if not lazy:
             self._place()
-            idle = [seat for seat in self._seats(Standing.READY) if not seat.held and not seat.worn]
+            idle = [seat for seat in self._able() if not seat.held]
             assert not idle or not any(self.model.queue.values()), "calls wait although a worker is idle"
 
     def _place(self) -> None:
@@ -365,13 +369,12 @@ class Machine(RuleBasedStateMachine):
 
     def _check_sent_ahead(self, seat: Seat) -> None:
         """A busy worker gets more only if all have something to do, and what it was given last is short."""
-        idle = [
-            other for other in self._seats(Standing.READY) if not self.model.held.get(other) and not other.worn
-        ]
+        idle = [other for other in self._able() if not self.model.held.get(other)]
         function = self.model.last[seat]
         assert not idle, "a call waits behind another although a worker is idle"
         assert seat not in self.model.stuck, "a worker that is stuck is sent more"
-        assert function is not None and function.costs.calls_per_frame() > 1, "a call waits behind a long one"
+        assert function is not None
+        assert function.costs.calls_per_frame() > 1, "a call waits behind a long one"
 
 
 TestLedger = Machine.TestCase

@@ -62,7 +62,7 @@ def count_in_thread(n: int) -> Iterator[int]:
 @parallelize
 def look_around() -> Iterator[Any]:
     yield current_call().name
-    yield add(1, 2).result()
+    yield add(1, 2).result(10)
 
 
 @parallelize
@@ -83,7 +83,7 @@ def down_in_threads(n: int) -> list[bool]:
     if n == 0:
         return []
     inner = down_in_threads(n - 1)
-    return [inner.done(), *inner.result()]
+    return [inner.done(), *inner.result(10)]
 
 
 @parallelize
@@ -97,12 +97,12 @@ def down_in_processes(n: int) -> list[tuple[int, bool]]:
     if n == 0:
         return []
     inner = down_in_processes(n - 1)
-    return [(os.getpid(), inner.done()), *inner.result()]
+    return [(os.getpid(), inner.done()), *inner.result(10)]
 
 
 @parallelize
 def from_thread_to_coroutine(n: int) -> Any:
-    return down_in_coroutines(n).result()
+    return down_in_coroutines(n).result(10)
 
 
 @parallelize
@@ -112,7 +112,7 @@ async def from_coroutine_to_thread_and_back(n: int) -> Any:
 
 @parallelize
 def from_thread_to_process() -> int:
-    return where_in_process().result()
+    return where_in_process().result(10)
 
 
 @parallelize
@@ -124,7 +124,7 @@ async def from_coroutine_to_process() -> int:
 def all_kinds_from_process() -> tuple[list[int], bool]:
     """The processes in which calls of three kinds ran, and whether all had ended when they were made."""
     calls: list[SmartFuture[Any]] = [where(), where_async(), where_in_process()]
-    pids = [result if isinstance(result, int) else result[0] for result in (call.result() for call in calls)]
+    pids = [result if isinstance(result, int) else result[0] for result in (call.result(10) for call in calls)]
     return pids, all(call.done() for call in calls)
 
 
@@ -154,7 +154,7 @@ def fail_inside(message: str) -> str:
 @parallelize(method="process")
 def recurse_in_process(n: int) -> int:
     """As a mistake: a call that waits for a call of its own kind, on every level."""
-    return n if n == 0 else recurse_in_process(n - 1).result() + 1
+    return n if n == 0 else recurse_in_process(n - 1).result(10) + 1
 
 
 @parallelize(method="process")

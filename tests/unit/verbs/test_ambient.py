@@ -139,13 +139,13 @@ async def test_leaving_waits_for_what_was_submitted(gate: Gate) -> None:
     @parallelize
     def outer() -> int:
         jobs.hold(gate)
-        return jobs.where_in_process().result()
+        return jobs.where_in_process().result(10)
 
     async with configure(thread=ThreadExecutor(1), process=ProcessExecutor(1)):
         future = outer()
         asyncio.get_running_loop().call_later(0.05, gate.open)
     assert future.done()
-    assert future.result() != os.getpid()
+    assert future.result(10) != os.getpid()
 
 
 async def test_leaving_by_an_exception_cancels() -> None:
@@ -220,7 +220,7 @@ async def test_aclose() -> None:
     futures = [jobs.add(1, 2), jobs.add_async(1, 2), jobs.add_in_process(1, 2)]
     first = ambient_thread_executor()
     await aioparallel.aclose()
-    assert [future.result() for future in futures] == [3, 3, 3]
+    assert [future.result(10) for future in futures] == [3, 3, 3]
     assert not is_open(first)
     assert await jobs.add(1, 2) == 3
     assert ambient_thread_executor() is not first
@@ -328,7 +328,7 @@ def test_a_program_that_closes_nothing(tmp_path: Path) -> None:
         "async def main(): return await pid()\n"
         "print(asyncio.run(main()))\n"
     )
-    done = subprocess.run([sys.executable, "-X", "dev", str(script)], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-W", "always", str(script)], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     wait_for(lambda: not is_alive(int(done.stdout)))
 

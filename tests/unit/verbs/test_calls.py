@@ -147,7 +147,7 @@ async def test_on_from_another_thread() -> None:
     """With `on`, a call may be made in any thread, as long as the executor is open."""
     async with ThreadExecutor(1) as pool:
         call = parallelize(jobs.plain, on=pool)
-        assert await asyncio.to_thread(lambda: call(1).result()) == 2
+        assert await asyncio.to_thread(lambda: call(1).result(10)) == 2
 
 
 @pytest.mark.usefixtures("processes")
@@ -201,7 +201,7 @@ async def test_closures_over_decorated_functions() -> None:
 
     @parallelize(method="process")
     def sum_down(x: int) -> Any:
-        return jobs.add(x, k).result() + (sum_down(x - 1).result() if x else 0)
+        return jobs.add(x, k).result(10) + (sum_down(x - 1).result(10) if x else 0)
 
     assert await sum_down(2) == 12 + 11 + 10
 
@@ -217,15 +217,7 @@ async def test_generators() -> None:
     assert rest == [1, 2]
 
 
-@pytest.mark.parametrize(
-    "count",
-    [
-        jobs.count_in_process,
-        pytest.param(jobs.count_in_thread, marks=pytest.mark.xfail(reason="streams in threads begin at once")),
-        pytest.param(jobs.count, marks=pytest.mark.xfail(reason="streams of coroutines begin at once")),
-    ],
-    ids=repr,
-)
+@pytest.mark.parametrize("count", [jobs.count, jobs.count_in_thread, jobs.count_in_process], ids=repr)
 @pytest.mark.usefixtures("processes")
 async def test_arguments_of_generators(count: Any) -> None:
     """A generator function gets the values of the futures among its arguments, too."""
@@ -306,7 +298,7 @@ async def test_in_the_context_of_the_caller() -> None:
 
     @parallelize
     async def outer() -> tuple[int, int]:
-        return await asyncio.to_thread(lambda: jobs.where().result())
+        return await asyncio.to_thread(lambda: jobs.where().result(10))
 
     pid, thread = await outer()
     assert pid == os.getpid()

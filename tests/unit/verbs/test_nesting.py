@@ -67,7 +67,7 @@ async def test_a_nested_coroutine_runs_on_the_loop() -> None:
 
     @parallelize
     def in_thread() -> int:
-        return loop_id().result()
+        return loop_id().result(10)
 
     @parallelize
     async def outer() -> int:
@@ -84,7 +84,7 @@ async def test_a_particular_executor_of_the_same_kind() -> None:
         @parallelize
         def outer() -> tuple[int, bool]:
             future = inner()
-            return threading.get_ident(), future.done() and future.result() == threading.get_ident()
+            return threading.get_ident(), future.done() and future.result(10) == threading.get_ident()
 
         assert (await outer())[1]
         assert other.status().done == 0
@@ -96,7 +96,7 @@ async def test_submit_is_dispatched(narrow: Any) -> None:
 
         @parallelize
         def outer() -> int:
-            return other.submit(threading.get_ident).result()
+            return other.submit(threading.get_ident).result(10)
 
         assert await outer() != threading.get_ident()
         assert other.status().done == 1
@@ -107,7 +107,7 @@ async def test_arguments_in_threads_are_awaited() -> None:
 
     @parallelize
     def outer() -> Any:
-        return jobs.add(jobs.where_in_process(), later_sum()).result()
+        return jobs.add(jobs.where_in_process(), later_sum()).result(10)
 
     def later_sum() -> Any:
         return jobs.add_async(jobs.add_async(1, 1), 1)
@@ -152,7 +152,7 @@ async def test_contextvars_in_place() -> None:
     @parallelize
     def outer() -> tuple[int, int]:
         var.set(5)
-        return change().result(), var.get()
+        return change().result(10), var.get()
 
     assert await outer() == (6, 5)
 
@@ -204,7 +204,7 @@ async def test_default_executors_from_a_thread() -> None:
     """A call made in a thread may be the first use of an executor: it is opened on the loop it belongs to."""
     async with ThreadExecutor(1) as pool:
         await aioparallel.aclose()
-        assert await pool.submit(lambda: jobs.down_in_coroutines(2).result()) == 2
+        assert await pool.submit(lambda: jobs.down_in_coroutines(2).result(10)) == 2
 
 
 async def test_a_loop_inside_a_thread() -> None:

@@ -1,0 +1,235 @@
+"""StatefulPool: workers that each build a state once, and use it for every item."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+from .._executors.mapoptions import Errors, MapKeywords, MapOptions, checked_count
+from .._executors.mapping import ParallelMap, make_map
+from .._executors.pool import Executor
+from .._futures.smart import SmartFuture
+from .._model.call import function_name
+from .._model.errors import ExecutorClosedError
+from .._model.info import Method, PoolStatus
+from .._model.shapes import shape_of
+from .._workers.cpus import available_cpus
+from .._workers.stateful import StateCall
+from .ambient import executor_for
+from .current import in_worker
+from .parallel import Settings
+
+__all__ = ["Passing", "StatefulPool"]
+
+Passing = Literal["single", "args", "kwargs"]
+
+PASSING: dict[str, dict[str, Any]] = {
+    "single": {},
+    "args": {"star": True},
+    "kwargs": {"star": None, "kwstar": True},
+}
+"""How each way of passing is written as options of a map."""
+
+
+class StatefulPool:
+    """Workers that each have a state of their own: a model on its GPU, a connection, a simulator.
+
+    A class is instantiated in each worker when that starts, never in this process, and the instance is called for every
+    item. Anything else that can be called makes states likewise if ``kwargs`` or ``worker_kwargs`` are given; without
+    them it is called for every item itself.
+
+    A worker that is replaced gets the same index, and builds a fresh state. A worker whose calls fail gets no more
+    of the work than the others. A state is closed when its worker ends by itself: by ``__exit__`` (if it has
+    ``__enter__``, too, which is called first), or ``close()``, or ``aclose()``.
+
+    Args:
+        factory: What makes a state in each worker.
+        workers: How many; by default the CPUs that this process may use, or what ``on`` runs at a time.
+        method: The kind of workers: ``"process"`` or ``"thread"``, or another whose executor is configured.
+        kwargs: Keyword arguments for the factory, the same for all workers.
+        worker_kwargs: Those of each worker, which win; as many as there are workers.
+        on: Run on this executor. Its workers build their states when they first need them, and keep them until this
+            pool is closed.
+        **options: Further options of the :class:`ProcessExecutor` or :class:`ThreadExecutor`, such as ``name``,
+            ``env`` or ``grace``.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense; raised at once.
+
+    Example:
+        ::
+
+            async with StatefulPool(Classifier, workers=4, kwargs={"model": path},
+                                    worker_kwargs=[{"gpu": i} for i in range(4)]) as pool:
+                async for outcome in pool.map(images, ordered=False, errors="return"):
+                    ...
+                label = await pool.submit(image)
+    """
+
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        workers: int | None = None,
+        *,
+        method: Method | str = "process",
+        kwargs: Mapping[str, Any] | None = None,
+        worker_kwargs: Sequence[Mapping[str, Any]] | None = None,
+        on: Executor | None = None,
+        **options: Any,
+    ) -> None:
+        if not callable(factory):
+            raise TypeError(f"expected a class, or a function, got {factory!r}")
+        self._settings = Settings().changed(**({"method": method} if on is None else {"on": on}))
+        self._workers = _worker_count(workers, worker_kwargs)
+        self._options = options
+        self._owned: Executor | None = None
+        self._pool: Executor | None = None
+        make = _is_factory(factory, kwargs is not None or worker_kwargs is not None)
+        if make and shape_of(factory).is_async:
+            raise TypeError(f"{function_name(factory)} is an `async def`, and a state must be made by a plain function")
+        self._call = StateCall(factory, make, kwargs or {}, worker_kwargs or (), self._workers)
+        self._check_options(on)
+
+    def _check_options(self, on: Executor | None) -> None:
+        if not self._has_own_workers:
+            if self._options:
+                raise TypeError(f"{', '.join(self._options)}: these are options of the executor that is used")
+        else:
+            self._own()  # it refuses nonsense
+
+    @property
+    def _has_own_workers(self) -> bool:
+        return self._settings.method in {Method.PROCESS, Method.THREAD} and not in_worker()
+
+    def _own(self) -> Executor:
+        from .._executors.stateful import StateProcesses, StateThreads
+
+        kind = StateProcesses if self._settings.method is Method.PROCESS else StateThreads
+        return kind(self._call, self._workers, **{"name": f"stateful {self._settings.method}", **self._options})
+
+    # Life
+
+    async def start(self) -> Self:
+        """Open the pool, and return when every worker has built its state. Opening an open one does nothing.
+
+        Raises:
+            WorkerStartError: A state cannot be built; says why.
+
+        Cancellation:
+            Closes the pool again, and waits for that.
+        """
+        if self._pool is None:
+            if self._has_own_workers:
+                self._owned = self._pool = self._own()
+                try:
+                    await self._owned.start()
+                except BaseException:
+                    self._owned = self._pool = None
+                    raise
+            else:
+                self._pool = executor_for(self._settings.method, self._settings.on) or await self._in_place()
+        return self
+
+    async def _in_place(self) -> Executor:
+        """In a worker, the state lives in that worker, and calls run one after the other."""
+        from .._executors.serial import SerialExecutor
+
+        self._owned = SerialExecutor()
+        return await self._owned.start()
+
+    async def aclose(self, drain: bool = True) -> None:
+        """Close the pool and its states. Closing a closed one does nothing; it may be started again.
+
+        Args:
+            drain: Wait for what was submitted; otherwise cancel it.
+
+        Cancellation:
+            Cancels what is left, waits until it has stopped, and then is cancelled.
+        """
+        pool, owned = self._pool, self._owned
+        self._pool = self._owned = None
+        if owned is not None:
+            await owned.aclose(drain)
+            self._call.close()
+        elif pool is not None:
+            from .._executors.stateful import close_states
+
+            await close_states(pool, self._call)
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose(drain=error is None)
+
+    # Calls
+
+    def submit(self, /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
+        """Call the state of whichever worker is free; waits for nothing.
+
+        Raises:
+            PicklingError: Something cannot travel to the worker; names what and where.
+            ExecutorClosedError: The pool is not open.
+        """
+        return self._opened().submit(self._call, *args, **kwargs)
+
+    def map(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        passing: Passing = "single",
+        errors: Errors = "raise",
+        **options: Unpack[MapKeywords],
+    ) -> ParallelMap[Any]:
+        """Call the states for each of the items, lazily. May be used again and again.
+
+        Args:
+            items: The input.
+            passing: ``"single"``: the item is the argument; ``"args"``: it is several; ``"kwargs"``: it is a mapping of
+                keyword arguments.
+            errors: As for :func:`parmap`.
+            **options: The other keywords of :func:`parmap`, but for ``star``, ``kwstar``, ``args`` and ``kwargs``.
+        """
+        if passing not in PASSING:
+            raise ValueError(f"passing={passing!r}: expected one of {', '.join(map(repr, PASSING))}")
+        if taken := sorted({"star", "kwstar", "args", "kwargs"} & set(options)):
+            raise TypeError(f"map() has no option {', '.join(taken)}: use passing=, and kwargs= of the pool")
+        keywords = {"errors": errors, "chunksize": 1, **options, **PASSING[passing]}
+        return make_map(self._call, items, MapOptions.of("map", keywords), lambda: nullcontext(self._opened()))
+
+    def status(self) -> PoolStatus:
+        """How the pool stands; only looks."""
+        return self._opened().status()
+
+    def _opened(self) -> Executor:
+        if self._pool is None:
+            raise ExecutorClosedError(
+                f"{self!r} is not open: use `async with StatefulPool(...) as pool:` or `await pool.start()` first"
+            )
+        return self._pool
+
+    def __repr__(self) -> str:
+        state = "closed" if self._pool is None else "open"
+        return f"<StatefulPool of {self._workers} {function_name(self._call.target)}, {state}>"
+
+
+def _worker_count(workers: int | None, worker_kwargs: Sequence[Mapping[str, Any]] | None) -> int:
+    if workers is not None:
+        checked_count("workers", workers)
+    if worker_kwargs is None:
+        return workers or available_cpus()
+    if workers is not None and len(worker_kwargs) != workers:
+        raise ValueError(f"worker_kwargs has {len(worker_kwargs)} entries for {workers} workers: give one for each")
+    return checked_count("the length of worker_kwargs", len(worker_kwargs))
+
+
+def _is_factory(target: Callable[..., Any], has_arguments: bool) -> bool:
+    """Whether it makes states, rather than being what is called for every item."""
+    return has_arguments or inspect.isclass(target.func if isinstance(target, partial) else target)
