@@ -39,6 +39,7 @@ class Kind:
         stays: Its workers survive the end of one ``run`` of the loop.
         contexts: Calls see the caller's context variables.
         streams: It runs generator functions.
+        loops: It runs ``async def`` functions.
         told: It knows when a call begins; otherwise starting a process counts as running the call.
         checks: Which checks for leaks do not apply, and whose fault that is.
     """
@@ -55,6 +56,7 @@ class Kind:
     stays: bool = True
     contexts: bool = False
     streams: bool = True
+    loops: bool = True
     told: bool = True
     checks: tuple[tuple[str, bool], ...] = ()
 
@@ -94,9 +96,10 @@ KINDS = [
         later=False,
         pickles=True,
         contexts=True,
+        streams=False,
     ),
     Kind("coroutine", "aioparallel:CoroutineExecutor", workers="max_concurrency", coroutines=True, contexts=True),
-    Kind("thread", "aioparallel:ThreadExecutor", stops=False, contexts=True),
+    Kind("thread", "aioparallel:ThreadExecutor", stops=False, contexts=True, loops=False),
     Kind("process-resident", "aioparallel:ProcessExecutor", (("engine", "resident"),), pickles=True, separate=True),
     Kind(
         "process-anyio",

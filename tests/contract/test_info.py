@@ -37,7 +37,7 @@ async def test_life(kind: Kind, opened: Any, gate: Gate, tmp_path: Any) -> None:
     done = call.info
     assert (done.state, done.name, done.method, done.attempts, done.copies, done.host) == (
         "done",
-        "hold",
+        kind.fit(hold).__name__,
         type(pool).kind,
         1,
         0,

@@ -259,7 +259,7 @@ async def test_timeout(kind: Kind, opened: Any, gate: Gate) -> None:
     with pytest.raises(TaskTimeoutError) as caught:
         await call
     assert isinstance(caught.value, TimeoutError)
-    assert (caught.value.call, caught.value.timeout) == ("hold", 0.3)
+    assert (caught.value.call, caught.value.timeout) == (kind.fit(hold).__name__, 0.3)
     assert call.info.state == "failed"
     if not kind.stops:
         gate.open()  # a thread is abandoned, and its slot is free when the function returns

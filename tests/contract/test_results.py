@@ -174,7 +174,15 @@ async def test_local_classes(kind: Kind, pool: Any) -> None:
         await pool.submit(kind.fit(shift), Point(-1))
 
 
-@every()
+@every(lambda kind: not kind.loops)
+async def test_refused_async_function(kind: Kind, pool: Any) -> None:
+    """An executor that has no event loop for an ``async def`` refuses it, and says which one has."""
+    with pytest.raises(TypeError, match="CoroutineExecutor"):
+        pool.submit(jobs.add_async, 1, 2)
+    assert pool.task_count == 0
+
+
+@every(lambda kind: kind.loops)
 async def test_async_function(kind: Kind, pool: Any) -> None:
     """An ``async def`` runs on an event loop, wherever the executor runs its calls."""
     assert await wait_all([pool.submit(jobs.add_async, n, 1) for n in range(5)]) == [1, 2, 3, 4, 5]

@@ -149,6 +149,8 @@ def _culprit(
 ) -> tuple[str, Any, BaseException]:
     seen = {id(value)}
     for _ in range(MAX_DEPTH):
+        if _refuses(value):
+            break
         for name, part in _parts(value):
             problem = None if id(part) in seen else _problem(part, dumps)
             if problem is not None:
@@ -158,6 +160,21 @@ def _culprit(
         else:
             break
     return path, value, error
+
+
+def _refuses(value: Any) -> bool:
+    """Whether a class says by itself that its objects do not travel: then nothing inside is to blame."""
+    from types import FunctionType
+
+    if type(getattr(type(value), "__reduce__", None)) is not FunctionType:
+        return False
+    try:
+        value.__reduce__()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # whatever it is, a worker must not end by it
+        return True
+    return False
 
 
 def _problem(value: Any, dumps: Callable[[Any], bytes]) -> BaseException | None:

@@ -12,7 +12,7 @@ import time
 
 from .lean import signal
 
-SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else signal.SIGUSR2
+SIGNAL = signal.SIGRTMAX - 5 if hasattr(signal, "SIGRTMAX") else getattr(signal, "SIGUSR2", 0)  # Windows has neither
 SECONDS = 0.05
 LONGEST = 20_000
 

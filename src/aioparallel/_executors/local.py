@@ -190,10 +190,11 @@ class Foreman:
             return end
         self._forget_timer(number)
         overdue = self._overdue.pop(number, None)
-        if ending is Ending.RAISED and overdue is not None:
-            overdue.__cause__ = None if isinstance(value, CancelledError) else value
-            return number, ending, overdue, took
-        if isinstance(value, CancelledError):
+        if overdue is not None:
+            if ending is Ending.RAISED and not isinstance(value, CancelledError):
+                overdue.__cause__ = value
+            return number, Ending.RAISED, overdue, took
+        if ending is Ending.RAISED and isinstance(value, CancelledError):
             # Nobody cancelled the call, but its awaiters can only be told so. It counts as cancelled.
             self.run.ledger.cancel(self.seat.held[number])
         return end

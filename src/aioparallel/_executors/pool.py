@@ -544,6 +544,10 @@ class Executor(ABC):
         run.quiet.set()
 
     def _enqueue(self, run: Run, call: Call) -> None:
+        place = run.ledger.place_at_once(call)
+        if place is not None:
+            self._place(run, place)
+            return
         try:
             placeable = run.ledger.enqueue(call)
         except Exception as error:
@@ -569,7 +573,8 @@ class Executor(ABC):
     def _answered(self, run: Run, seat: Any, ends: Iterable[WorkerEnd]) -> None:
         """A worker says how calls ended."""
         self._carry_out(run, run.ledger.ended(seat, ends, time.time(), random.random()))
-        self._pump(run)
+        if run.ledger.queued:
+            self._pump(run)
 
     def _carry_out(self, run: Run, steps: list[Instruction]) -> None:
         for step in steps:

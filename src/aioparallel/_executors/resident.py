@@ -256,7 +256,6 @@ class Resident:
     def _on_frame(self, carrier: Carrier, kind: int, body: memoryview) -> None:
         if kind == wire.ANSWERS:
             self.pool._answered(self.run, carrier.seat, self._read_answers(carrier, body))
-            self._watch()
         elif kind == wire.HELLO:
             assert carrier.link is not None, "it is how this frame came"
             carrier.link.send(wire.SETUP, [self._setup])

@@ -104,6 +104,8 @@ class CallOptions:
             object.__setattr__(self, "retry", Retry(self.retry))
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise TypeError(f"retry={self.retry!r}: expected a Retry, a number of attempts, or None")
+        if not isinstance(self.idempotent, bool):
+            raise TypeError(f"idempotent={self.idempotent!r}: expected True or False")
         if not isinstance(self.priority, int):
             raise TypeError(f"priority={self.priority!r}: expected a whole number")
         if self.limit is not None and not hasattr(self.limit, "request"):

@@ -109,12 +109,15 @@ class Ambient:
 
     async def aclose(self, drain: bool) -> None:
         """Close the default executors, and what configurations opened; forget the configurations."""
-        pools = [*self.defaults.values(), *(pool for each in self.configurations for pool in each.opened)]
         try:
-            await _close(pools, drain)
+            for _ in Method:  # what runs on one of them may be the first to use another
+                await _close(filter(_is_open, self._ours()), drain)
         finally:
             self.defaults.clear()
             self.configurations.clear()
+
+    def _ours(self) -> list[Executor]:
+        return [*self.defaults.values(), *(pool for each in self.configurations for pool in each.opened)]
 
 
 _ambients: WeakKeyDictionary[AbstractEventLoop, Ambient] = WeakKeyDictionary()

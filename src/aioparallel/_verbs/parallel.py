@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -24,7 +25,7 @@ from .._child import packing
 from .._model.call import function_name
 from .._model.info import Method, Outcome
 from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
-from .._model.shapes import shape_of
+from .._model.shapes import Shape, shape_of
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -106,10 +107,11 @@ class Settings:
             )
         return self
 
-    def abroad(self) -> Settings:
-        """What another process can know of these settings: executors and limits stay here."""
-        method = self.method if self.on is None else Method(self.on.kind)
-        return Settings(method, None, self.options.changed(limit=None))
+    def portable(self) -> dict[str, Any]:
+        """These settings for another process, in the words of :meth:`changed`; executors and limits stay here."""
+        chosen = {each.name: getattr(self.options, each.name) for each in fields(self.options) if each.name != "limit"}
+        told = {name: value for name, value in chosen.items() if value != getattr(DEFAULT_OPTIONS, name)}
+        return told if self.kind is None else {"method": str(self.kind), **told}
 
 
 class _Signature:
@@ -257,9 +259,15 @@ class Parallel(Generic[P, F_co, L_co]):
         from .._workers.shipping import importable
 
         found = packing.reference(self)
-        if found is None or not importable(found[0]):
-            return object.__new__, (type(self),), {**vars(self), "_settings": self._settings.abroad()}
-        return (packing.resolve, found) if found[2] else found[1]
+        if found is not None and importable(found[0]):
+            return (packing.resolve, found) if found[2] else found[1]
+        # A host that lacks this package knows this class, but not those of its settings.
+        state = {**vars(self), "_settings": self._settings.portable(), "_shape": self._shape.value}
+        return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        settings, shape = Settings().changed(**state["_settings"]), Shape(state["_shape"])
+        self.__dict__.update(state, _settings=settings, _shape=shape)
 
     def __copy__(self) -> Self:
         return self

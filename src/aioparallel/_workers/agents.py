@@ -7,7 +7,7 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -105,8 +105,7 @@ class Agent(asyncio.SubprocessProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The process has been started."""
-        assert isinstance(transport, asyncio.SubprocessTransport), "that is what a process has"
-        self._transport = transport
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is one, but does not inherit it
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """The agent says something."""

@@ -161,6 +161,17 @@ def test_cancel_wins_over_timeout() -> None:
     assert desk.verdict(call) is Verdict.CANCELLED
 
 
+def test_a_second_beginning_is_a_new_one() -> None:
+    """A call that was given back when its time seemed to be up may succeed elsewhere."""
+    desk = Desk(1)
+    call = desk.submit()
+    halted(desk, call, Stop.TIMEOUT)
+    desk.end(call, WITHDRAWN)
+    assert call.phase is PLACED
+    desk.end(call, value="in time")
+    assert desk.ends[call] == (Verdict.OK, "in time")
+
+
 def test_late_answers_are_ignored() -> None:
     """An answer to a call that the worker does not hold changes nothing."""
     desk = Desk(1)
@@ -190,6 +201,17 @@ def test_lost_call_tells_when_it_began() -> None:
     call = desk.submit()
     desk.die(desk.seats[0], call)
     assert (call.begun_at, call.settled_at) == (998.0, 1000.0)
+    assert not desk.seats[0].held
+
+
+def test_a_known_beginning_is_kept() -> None:
+    """What an executor says of a call's beginning is not replaced by what its end suggests."""
+    desk = Desk(2)
+    ended, died = desk.submit(), desk.submit()
+    ended.begun_at = died.begun_at = 5.0
+    desk.end(ended)
+    desk.die(died.worker, died)
+    assert ended.begun_at == died.begun_at == 5.0
 
 
 # Trying again
@@ -255,6 +277,7 @@ def test_poison() -> None:
             desk.resume(call)
     error = desk.error(call)
     assert type(error) is PoisonTaskError
+    assert str(error).startswith("work killed 3 workers and is not run again")
     assert error.history == ("w (pid 7) was killed by SIGSEGV while running work, 2.0 s in",) * 3
     assert (error.call, error.signal, call.attempts) == ("work", "SIGSEGV", 3)
 
@@ -308,6 +331,16 @@ def test_priorities() -> None:
         desk.end(calls[priority])
     last = desk.submit()
     assert desk.placed[-1] is last
+
+
+@pytest.mark.parametrize("priority", [-1, 0, 7])
+def test_equal_priorities(priority: int) -> None:
+    """Calls of one priority, whichever it is, are placed in the order in which they came."""
+    desk = Desk()
+    calls = [desk.submit(priority=priority) for _ in range(4)]
+    desk.worker(spare=9)
+    desk.place()
+    assert desk.placed == calls
 
 
 def test_given_back_calls_keep_their_order() -> None:
@@ -479,12 +512,23 @@ def test_costs_belong_to_the_function_that_was_called() -> None:
     seat = desk.seats[0]
     while not any(call.function is unknown for call in seat.held.values()):
         desk.end(next(iter(seat.held.values())), seconds=SHORT)
-    extra = desk.call(short)
-    extra.worker, extra.seq, extra.phase = seat, seat.last_seq + 1, PLACED
-    seat.held[extra.seq] = extra
-    desk.ledger.placed += 1
-    desk.end(extra, seconds=SHORT)
+    (long,) = seat.held.values()
     assert unknown.costs.seconds is None
+    desk.end(long, seconds=LONG)
+    assert (short.costs.seconds, unknown.costs.seconds) == (SHORT, LONG)
+
+
+def test_costs_of_several_functions_in_one_answer() -> None:
+    """What calls took that ended together counts for the function of each."""
+    functions = [Function("a"), Function("b"), Function("a again")]
+    desk = Desk(1, spare=2)
+    for function in functions:
+        desk.submit(function)
+    seat = desk.seats[0]
+    ends = [(call.seq, OK, None, float(call.seq)) for call in seat.held.values()]
+    desk.do(desk.ledger.ended(seat, ends, desk.now))
+    assert [function.costs.seconds for function in functions] == [1.0, 2.0, 3.0]
+    assert seat.ended == desk.ledger.latencies.count == 3
 
 
 def test_fixed_windows_are_filled() -> None:
@@ -515,6 +559,43 @@ def test_enqueue_says_whether_to_place(workers: int, waiting: int, placeable: bo
     for _ in range(waiting):
         desk.submit()
     assert desk.ledger.enqueue(desk.call()) is placeable
+
+
+def test_enqueue_says_to_place_a_step() -> None:
+    """Enqueueing a pinned call says that it can be placed."""
+    desk = Desk(1)
+    assert desk.ledger.enqueue(desk.call(pin=desk.seats[0])) is True
+
+
+def test_enqueue_says_to_start_a_worker() -> None:
+    """Enqueueing says so when a call may have a worker started for it."""
+    assert Desk(vacant=[Seat(0)]).ledger.enqueue(Desk().call()) is True
+
+
+def test_who_fails_rests() -> None:
+    """A fair ledger gives nothing to a worker whose call failed until each of the others has ended one as well."""
+    desk = Desk(3, fair=True)
+    failing, *others = desk.submit(), desk.submit(), desk.submit()
+    waiting = [desk.submit() for _ in range(5)]
+    desk.fail(failing)
+    assert waiting[0].phase is QUEUED
+    desk.end(others[0])
+    assert waiting[0].worker is others[0].worker
+    desk.end(others[1])
+    assert {call.worker for call in waiting[:3]} == set(desk.seats)
+
+
+def test_who_fails_works_when_nobody_else_does() -> None:
+    """A worker whose call failed rests no longer than another is at work."""
+    desk = Desk(2, fair=True)
+    failing, other = desk.submit(), desk.submit()
+    waiting = desk.submit()
+    desk.fail(failing)
+    assert waiting.phase is QUEUED
+    desk.die(other.worker, other)
+    assert waiting.worker is failing.worker
+    desk.fail(waiting)
+    assert desk.submit().phase is PLACED
 
 
 # The life of a worker
@@ -611,6 +692,36 @@ def test_a_late_start_is_welcome() -> None:
         desk.die(seat)
     desk.ledger.ready(seats[3])
     assert desk.submit().phase is PLACED
+
+
+def test_all_or_none() -> None:
+    """A pool that is to have all of its workers fails as soon as one of them cannot start."""
+    desk = Desk(all_or_none=True)
+    seats = [desk.worker(index, ready=False) for index in range(3)]
+    call = desk.submit()
+    desk.ledger.ready(seats[0])
+    desk.place()
+    assert not desk.ledger.is_up
+    assert desk.die(seats[1]) is None
+    assert "one ended before it was ready" in str(desk.ledger.start_error)
+    desk.ledger.ready(seats[2])
+    assert desk.ledger.start_error is not None
+    assert not desk.ledger.is_up
+    assert call.phase is PLACED
+
+
+def test_all_or_none_once_they_are_there() -> None:
+    """A pool that had all of its workers replaces those that die, and forgives a few failures, like any other."""
+    desk = Desk(all_or_none=True)
+    seats = [desk.worker(index, ready=False) for index in range(2)]
+    for seat in seats:
+        assert not desk.ledger.is_up
+        desk.ledger.ready(seat)
+    assert desk.ledger.is_up
+    fresh = desk.die(seats[0])
+    assert fresh is not None
+    assert desk.die(fresh) is not None
+    assert desk.ledger.start_error is None
 
 
 def test_failures_while_others_work() -> None:

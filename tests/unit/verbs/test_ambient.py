@@ -226,6 +226,21 @@ async def test_aclose() -> None:
     assert ambient_thread_executor() is not first
 
 
+async def test_aclose_waits_for_what_calls_start(gate: Gate) -> None:
+    """`aclose` also waits for calls that others make without awaiting them, on executors that were not open yet."""
+    futures: list[Any] = []
+
+    @parallelize
+    def outer() -> None:
+        jobs.hold(gate)
+        futures.append(jobs.where_in_process())
+
+    outer()
+    asyncio.get_running_loop().call_later(0.05, gate.open)
+    await aioparallel.aclose()
+    assert futures[0].result() != os.getpid()
+
+
 async def test_aclose_without_draining() -> None:
     """`aclose(drain=False)` cancels what was submitted."""
     future = parallelize(asyncio.Event().wait)()

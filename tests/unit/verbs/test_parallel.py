@@ -6,6 +6,7 @@ import abc
 import copy
 import functools
 import inspect
+import io
 import pickle
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -348,6 +349,26 @@ def test_pickled_by_value() -> None:
         assert again.local(1) == expected
         assert again.__name__ == parallel.__name__  # type: ignore[attr-defined]
         assert again._settings == parallel._settings
+
+
+def test_a_pickle_by_value_needs_little() -> None:
+    """A pickle by value names only the class of this package: a host that lacks the package can have a stand-in."""
+    local = parallelize(lambda x: x, method="process", timeout=7, name="double")
+    named = {f"{module} {name}" for module, name in globals_of(cloudpickle.dumps(local))}
+    assert {name for name in named if name.startswith("aioparallel")} == {"aioparallel Parallel"}
+
+
+def globals_of(pickled: bytes) -> set[tuple[str, str]]:
+    """The module and name of each class and function that unpickling looks up."""
+    found: set[tuple[str, str]] = set()
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            found.add((module, name))
+            return super().find_class(module, name)
+
+    Unpickler(io.BytesIO(pickled)).load()
+    return found
 
 
 def test_pickled_although_it_refers_to_itself() -> None:
