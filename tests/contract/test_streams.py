@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from aioparallel._model.options import DEFAULT_OPTIONS
 from tests.contract import jobs
 from tests.contract.jobs import JobError
 from tests.contract.kinds import Kind, every
-from tests.tools import Gate, Log, until
+from tests.contract.streaming import fit_stream, stream
+from tests.tools import Gate, Log, hold, until
 
 FEW = 40
 """Items of 6 ms each that may have been made although nobody wanted them; a stream that does not wait makes far more."""
@@ -23,21 +22,11 @@ def streaming(kind: Kind) -> bool:
     return kind.streams
 
 
-def stream(pool: Any, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return pool._stream(fn, args, kwargs, DEFAULT_OPTIONS)
-
-
-def fit(kind: Kind, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The generator function in a form that this kind takes."""
-    forms = {jobs.count_to: jobs.count_to_async, jobs.endless: jobs.endless_async}
-    return forms.get(fn, fn) if kind.coroutines else fn
-
-
 @every(streaming)
 @pytest.mark.parametrize("n", [0, 1, 1000])
 async def test_items(kind: Kind, pool: Any, n: int) -> None:
     """``async for`` gives all items in their order, and then ends, once and for all."""
-    items = stream(pool, fit(kind, jobs.count_to), n)
+    items = stream(pool, fit_stream(kind, jobs.count_to), n)
     assert [item async for item in items] == list(range(n))
     assert [item async for item in items] == []
 
@@ -65,14 +54,14 @@ async def test_failure(kind: Kind, pool: Any) -> None:
 async def test_futures_as_arguments(kind: Kind, pool: Any) -> None:
     """A stream awaits the futures among its arguments, as any call does."""
     count = pool.submit(kind.fit(jobs.same), 3)
-    assert [item async for item in stream(pool, fit(kind, jobs.count_to), count)] == [0, 1, 2]
+    assert [item async for item in stream(pool, fit_stream(kind, jobs.count_to), count)] == [0, 1, 2]
 
 
 @every(lambda kind: kind.streams and kind.later)
 async def test_backpressure(kind: Kind, opened: Any, log: Log) -> None:
     """A stream whose consumer waits makes no items and holds no worker; when it is left, the generator is closed."""
     pool = await opened(1)
-    async with stream(pool, fit(kind, jobs.endless), log) as items:
+    async with stream(pool, fit_stream(kind, jobs.endless), log) as items:
         assert await anext(items) == 0
         for n in range(20):
             assert await pool.submit(kind.fit(jobs.add), n, 1) == n + 1, "the only worker is free"
@@ -88,7 +77,7 @@ async def test_two_streams_in_turn(kind: Kind, opened: Any, tmp_path: Any) -> No
     """Two streams on one worker take turns, and each has its own items."""
     pool = await opened(1)
     logs = [Log(str(tmp_path / name)) for name in "ab"]
-    async with stream(pool, fit(kind, jobs.endless), logs[0]) as a, stream(pool, fit(kind, jobs.endless), logs[1]) as b:
+    async with stream(pool, fit_stream(kind, jobs.endless), logs[0]) as a, stream(pool, fit_stream(kind, jobs.endless), logs[1]) as b:
         for n in range(10):
             assert (await anext(a), await anext(b)) == (n, n)
     assert [log.lines[-1] for log in logs] == ["closed", "closed"]
@@ -98,7 +87,7 @@ async def test_two_streams_in_turn(kind: Kind, opened: Any, tmp_path: Any) -> No
 @pytest.mark.parametrize("how", ["aclose", "drop"])
 async def test_leaving_early(kind: Kind, pool: Any, log: Log, how: str) -> None:
     """A stream that is closed, or dropped after ``break``, closes its generator where it lives."""
-    items = stream(pool, fit(kind, jobs.endless), log)
+    items = stream(pool, fit_stream(kind, jobs.endless), log)
     async for item in items:
         if item == 2:
             break
@@ -115,7 +104,7 @@ async def test_leaving_early(kind: Kind, pool: Any, log: Log, how: str) -> None:
 @every(streaming)
 async def test_never_begun(kind: Kind, pool: Any, log: Log) -> None:
     """A stream that nobody asks for an item never begins, and can be closed."""
-    items = stream(pool, fit(kind, jobs.endless), log)
+    items = stream(pool, fit_stream(kind, jobs.endless), log)
     assert "open" in repr(items)
     await items.aclose()
     assert [item async for item in items] == []
@@ -145,10 +134,8 @@ async def test_consumer_that_is_cancelled_while_its_step_is_queued(
     kind: Kind, opened: Any, gate: Gate, log: Log
 ) -> None:
     """Cancelling who waits for an item closes the generator also when the item is not being made yet."""
-    from tests.tools import hold
-
     pool = await opened(1)
-    items = stream(pool, fit(kind, jobs.endless), log)
+    items = stream(pool, fit_stream(kind, jobs.endless), log)
     assert await anext(items) == 0
     blocker = pool.submit(kind.fit(hold), gate)
     await until(lambda: gate.entered)
@@ -170,7 +157,7 @@ async def test_consumer_that_is_cancelled_while_its_step_is_queued(
 async def test_closed_with_its_executor(kind: Kind, log: Log) -> None:
     """A stream that outlives its executor can still be closed; one that lives in a worker has ended with that."""
     async with kind.make() as pool:
-        items = stream(pool, fit(kind, jobs.endless), log)
+        items = stream(pool, fit_stream(kind, jobs.endless), log)
         assert await anext(items) == 0
     assert not kind.separate or log.lines[-1] == "closed"
     await items.aclose()
@@ -180,7 +167,7 @@ async def test_closed_with_its_executor(kind: Kind, log: Log) -> None:
 @every(streaming)
 async def test_one_consumer(kind: Kind, pool: Any, log: Log) -> None:
     """A second consumer that asks a stream for an item while the first waits for one is told so."""
-    items = stream(pool, fit(kind, jobs.endless), log)
+    items = stream(pool, fit_stream(kind, jobs.endless), log)
     first = asyncio.ensure_future(anext(items))
     await asyncio.sleep(0)
     if kind.later:

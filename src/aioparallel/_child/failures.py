@@ -79,10 +79,17 @@ def _dumps_without_init(error: BaseException) -> bytes:
     class Pickler(pickler()):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
             if isinstance(obj, BaseException):
-                return copyreg.__newobj__, (type(obj), *obj.args), vars(obj) or None  # type: ignore[attr-defined]
+                return copyreg.__newobj__, (type(obj), *obj.args), _state(obj)  # type: ignore[attr-defined]
             return super().reducer_override(obj)
 
     return dumps_with(Pickler, error, None)
+
+
+def _state(error: BaseException) -> dict[str, Any]:
+    state = {**vars(error), "args": error.args}
+    if isinstance(error, OSError):
+        state |= {"errno": error.errno, "strerror": error.strerror, "filename": error.filename}
+    return state
 
 
 def _is_same(again: BaseException, error: BaseException) -> bool:

@@ -129,7 +129,7 @@ def _collector(buffers: Buffers | None) -> Callable[[pickle.PickleBuffer], bool]
 
 def explain(value: Any, error: BaseException, name: str, dumps: Callable[[Any], bytes]) -> Unpicklable:
     """Find out which part of *value* cannot be pickled."""
-    if isinstance(error, RecursionError):
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):  # as cloudpickle has it
         return Unpicklable(f"{name} is nested too deeply to be pickled", name, type(value).__name__)
     path, culprit, reason = _culprit(value, name, error, dumps)
     what = shown(culprit)

@@ -37,7 +37,7 @@ def take(pid: int, page_path: str) -> str:
         return ""
     lines = said.decode(errors="replace").splitlines()
     own = os.path.dirname(__file__)
-    return "\n".join(line for line in lines if own not in line)
+    return "\n".join(line for line in lines if own not in line and '"<string>", line 1 in <module>' not in line)
 
 
 def forget(page_path: str) -> None:

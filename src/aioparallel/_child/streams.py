@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STEP_SECONDS = 0.01
 STEP_ITEMS = 64
+TURNS_TO_END = 5
+"""Turns of the loop that a task which is just ending has, before it counts as left behind."""
 
 
 class Loop:
@@ -68,13 +70,16 @@ class Loop:
         """Cancel the tasks that something left behind, and say so."""
         import asyncio
 
-        left = {task for task in left if not task.done()}
+        for _ in range(TURNS_TO_END):
+            left = {task for task in left if not task.done()}
+            if not left:
+                return
+            await asyncio.sleep(0)
         for task in left:
             task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=1)
-            names = ", ".join(sorted(task.get_name() for task in left))
-            print(f"{name} left {len(left)} tasks behind; they were cancelled: {names}", file=sys.stderr)
+        await asyncio.wait(left, timeout=1)
+        names = ", ".join(sorted(task.get_name() for task in left))
+        print(f"{name} left {len(left)} tasks behind; they were cancelled: {names}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the loop, if there is one that no other thread runs."""

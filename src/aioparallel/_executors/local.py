@@ -15,6 +15,7 @@ from asyncio import CancelledError, TimerHandle
 from collections.abc import Callable
 from contextvars import copy_context
 from operator import itemgetter
+from types import CoroutineType
 from typing import Any
 
 from .._futures.smart import SmartFuture
@@ -237,6 +238,9 @@ class Foreman:
 
 def check_callable(fn: Any) -> None:
     """Raise for what is no function."""
+    if isinstance(fn, CoroutineType):
+        fn.close()  # its author has forgotten to await it in any case
+        raise TypeError(f"write `submit({fn.__name__}, x)`, not `submit({fn.__name__}(x))`: submit makes the call")
     if not callable(fn):
         raise TypeError(f"submit takes a function and then its arguments; {fn!r} cannot be called")
 

@@ -432,7 +432,7 @@ class Executor(ABC):
             raise self._closed()
         if not self._has_room(run):
             raise PoolFullError(
-                f"{self.name}: {self.max_pending} calls wait already (max_pending); "
+                f"{self.name}: as many calls wait already as max_pending={self.max_pending} allows; "
                 "use `await pool.submit_wait(...)` to wait for room"
             )
         call = Call(self, fn, args, kwargs, options)

@@ -18,11 +18,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from .._child.current import Current, current
 from .._child.streams import STEP_ITEMS, STEP_SECONDS
 from .._futures.smart import SmartFuture
 from .._model.call import function_name
 from .._model.errors import ExecutorClosedError
 from .._model.shapes import Shape, shape_of
+from .._model.slots import Slot, occupied, take
 
 __all__ = ["LocalSteps", "Stepper", "Stream"]
 
@@ -185,6 +187,7 @@ class LocalSteps:
         """Every step of a plain generator sees the same context, as it would in a plain loop."""
         if self._generator is None:
             self._generator = self._fn(*args, **kwargs)
+        self._context.run(_enter_as, current.get(), occupied())
         return self._context.run(_advance, self._generator)
 
     async def _advance_async(self, /, *args: Any, **kwargs: Any) -> Step:
@@ -203,6 +206,12 @@ class LocalSteps:
 
         run.__qualname__ = run_async.__qualname__ = function_name(self._fn)
         return run_async if self._is_async else run
+
+
+def _enter_as(call: Current | None, slot: Slot | None) -> None:
+    """In a generator's context: it runs as this call now, and in this slot."""
+    current.set(call)
+    take(slot)
 
 
 def _advance(generator: Any) -> Step:

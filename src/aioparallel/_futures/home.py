@@ -79,7 +79,7 @@ class Job:
 
     def info(self) -> CallInfo:
         """How the coroutine stands."""
-        state = CallState.QUEUED if self._begun_at is None else CallState.RUNNING
+        state = (CallState.QUEUED if self._begun_at is None else CallState.RUNNING).value
         return CallInfo(
             state,
             name=self._name,

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .loops import at_home
 
-__all__ = ["Clock", "Limit", "Ticket"]
+__all__ = ["Clock", "ForItem", "Limit", "Ticket", "admitted"]
 
 MAX_IDLE = 1000
 """So many gates that nobody uses are remembered before they are swept."""
@@ -283,6 +283,26 @@ class _Gate:
         at_home(ticket.loop, clock.call_later, opens_at - now, self._look_again)
 
 
+async def admitted(limit: Limit | ForItem, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ticket:
+    """Wait until the limit admits one.
+
+    Returns:
+        The ticket; whoever has it must end it.
+
+    Cancellation:
+        Gives up the place in the queue, or behind the gate.
+    """
+    told = asyncio.Event()
+    ticket = limit.request(args, kwargs, told.set)
+    try:
+        if not ticket.admitted:
+            await told.wait()
+    except BaseException:
+        ticket.end()
+        raise
+    return ticket
+
+
 class _Admission:
     """What :meth:`Limit.admit` returns."""
 
@@ -293,15 +313,7 @@ class _Admission:
         self._ticket: Ticket | None = None
 
     async def __aenter__(self) -> None:
-        admitted = asyncio.Event()
-        self._ticket = self._limit.request(self._args, self._kwargs, admitted.set)
-        if self._ticket.admitted:
-            return
-        try:
-            await admitted.wait()
-        except BaseException:
-            self._ticket.end()
-            raise
+        self._ticket = await admitted(self._limit, self._args, self._kwargs)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

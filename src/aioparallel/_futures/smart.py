@@ -48,7 +48,7 @@ Watcher = Callable[["SmartFuture[Any]"], object]
 
 # The states, in an order that lets "settled" be one comparison.
 _PENDING, _CANCELLING, _DONE, _FAILED, _CANCELLED = range(5)
-_ENDS = {_DONE: CallState.DONE, _FAILED: CallState.FAILED, _CANCELLED: CallState.CANCELLED}
+_ENDS = {_DONE: CallState.DONE.value, _FAILED: CallState.FAILED.value, _CANCELLED: CallState.CANCELLED.value}
 
 _log = logging.getLogger("aioparallel")
 _ids = itertools.count(1)

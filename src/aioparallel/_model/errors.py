@@ -59,6 +59,9 @@ class AioParallelError(Exception):
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self).partition(chr(10))[0]!r})"
+
 
 class NotReadyError(AioParallelError):
     """The value of a future was used before it was there. Your code's fault: await it first."""

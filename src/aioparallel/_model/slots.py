@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["Slot", "occupied", "occupy"]
+__all__ = ["Slot", "occupied", "occupy", "take"]
 
 
 class Slot(NamedTuple):
@@ -33,6 +33,11 @@ def occupy(slot: Slot) -> None:
     """Say that the current context, which is a call's own, runs in this slot, and in those of its callers."""
     outer = _slot.get()
     _slot.set(slot if outer is None or outer == slot else Slot(slot.loop, outer.held | slot.held))
+
+
+def take(slot: Slot | None) -> None:
+    """Say that the current context, which is a generator's own, runs in this very slot from now on."""
+    _slot.set(slot)
 
 
 def occupied() -> Slot | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from .._executors.mapoptions import Errors, MapKeywords, MapOptions, checked_count, with_map_options
 from .._executors.mapping import ParallelMap, make_map
+from .._futures.limits import admitted
 from .._futures.smart import SmartFuture
 from .._model.info import Method, Outcome
 from .._model.options import CallOptions
@@ -214,4 +215,9 @@ class InPlace:
         *,
         function: Any = None,
     ) -> SmartFuture[Any]:
-        return run_inline(fn, args, kwargs)
+        if options.limit is None:
+            return run_inline(fn, args, kwargs)
+        ticket = await admitted(options.limit, args, kwargs)
+        future = run_inline(fn, args, kwargs)
+        future._watch(lambda ended: ticket.end(ended.exception()))
+        return future

@@ -180,6 +180,8 @@ async def test_plain_function_is_refused(one: CoroutineExecutor) -> None:
     with pytest.raises(TypeError, match="ThreadExecutor"):
         one.submit(lambda: answer())
     with pytest.raises(TypeError, match="cannot be called"):
+        one.submit("answer")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"write `submit\(answer, x\)`"):
         one.submit(answer())  # type: ignore[arg-type]
     assert one.task_count == 0
 

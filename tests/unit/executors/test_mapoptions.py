@@ -16,7 +16,7 @@ from aioparallel._model.options import CallOptions
 
 
 def test_type_checkers_and_programs_see_the_same_keywords() -> None:
-    """The keywords that type checkers know are the options, but for ``errors``, on which the type of results depends."""
+    """The keywords that type checkers know are the options, but for ``errors``, on which the results' type depends."""
     assert {*MapKeywords.__annotations__, "errors"} == {field.name for field in fields(MapOptions)}
     assert {field.name for field in fields(CallOptions)} <= set(MapKeywords.__annotations__)
 

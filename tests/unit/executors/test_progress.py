@@ -183,7 +183,7 @@ async def test_real_tqdm() -> None:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Terminal]]:
-    """Makes standard error a terminal. To be called in the test itself: pytest sets standard error before each phase."""
+    """Makes standard error a terminal. To be called in the test itself: pytest sets it before each phase."""
     pytest.importorskip("rich")
 
     def make() -> Terminal:

@@ -41,7 +41,7 @@ def test_one_ready_worker_is_enough_otherwise() -> None:
 
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_one_that_cannot_be_set_up_fails_all(order: str) -> None:
-    """With ``all_or_none`` the first worker that ends before it is ready is the end, whether others are ready or not."""
+    """With ``all_or_none`` the first worker that ends before it is ready is the end, also if others are ready."""
     desk = Desk(all_or_none=True)
     good, bad = Seat(0), Seat(1)
     for seat in (good, bad):

@@ -64,7 +64,7 @@ async def request_async(data: dict[str, int], url: str) -> tuple[int, str]:
 
 
 @distribute
-def anything(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def anything(x):  # type: ignore[no-untyped-def]
     return x, os.getpid()
 
 

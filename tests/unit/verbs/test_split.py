@@ -141,5 +141,3 @@ async def test_in_processes() -> None:
     async with ThreadExecutor(3) as pool:
         np.testing.assert_array_equal(await split_eval(np.sqrt, on=pool)(array), np.sqrt(array))
         assert pool.status().done == 3
-
-
