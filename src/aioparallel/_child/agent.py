@@ -203,8 +203,8 @@ class Agent:
             os.environ[tree.MARK] = message["token"]
             worker.main(os.path.join(self.folder, "s"), page_path, bytes.fromhex(message["token"]), index)
             code = 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             _leave(code)
 

@@ -161,7 +161,9 @@ class Foreman:
                 call=call.name, timeout=call.options.timeout, stack=self.crew.stack(call.seq)
             )
         self.crew.asked.add(call.seq)
-        if not self.crew.stop(call.seq):
+        # A loop that shuts down has cancelled all tasks already, and a second time would hit what they do to clean up.
+        shutdown = self.run.closing and not self.run.close_asked.is_set()
+        if not self.crew.stop(call.seq, once=shutdown):
             self._give_up(call)
         elif self.pool.grace < math.inf:
             self._set_timer(self.pool.grace, self._give_up, call)

@@ -20,7 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import anyio
 
@@ -91,7 +91,8 @@ class Executor(ABC):
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
     """
 
-    kind: ClassVar[str]
+    kind: str
+    """The name of the :class:`~aioparallel.Method` that runs calls here."""
 
     def __init__(self, *, name: str | None = None, max_pending: float = math.inf, grace: float = 5.0) -> None:
         if not max_pending >= 1:
@@ -397,6 +398,8 @@ class Executor(ABC):
             with anyio.CancelScope(shield=True):
                 await run.supervisor.wait_done()
             raise
+        finally:
+            self._settle_rest(run)  # although the supervisor asks for it too: that may come a moment later
 
     def _hurry(self, run: Run) -> None:
         """Wait no longer for what was submitted, nor for workers that are still being started."""

@@ -96,7 +96,7 @@ class Resident:
         self._timers: dict[Call, Any] = {}
         self._agent: Agent | None = None
         self._agent_deaths = 0
-        self._listener = Listener(run.loop, os.path.join(self.folder, "s"), self._on_token)
+        self._listener = self._listen()
         self._changed = anyio.Event()
         self._looking = False
         self._interval = LOOK_SECONDS
@@ -201,7 +201,7 @@ class Resident:
     async def _replace_agent(self) -> None:
         try:
             if self._agent_deaths > MAX_AGENT_DEATHS:
-                raise WorkerStartError(f"the host agent ended unasked {self._agent_deaths} times")
+                raise WorkerStartError(f"the host agent ended unasked {self._agent_deaths} times in a row")
             await self._start_agent()
         except WorkerStartError as error:
             self.pool._carry_out(self.run, self.run.ledger.fail_all(error))
@@ -228,13 +228,37 @@ class Resident:
         if self._agent is None or self._agent.pid is None:
             self._unforked.append(seat)
             return
+        if not os.path.exists(self._listener.path):
+            self._move(self._agent)
+        try:
+            env = self.pool._environment(seat.index)
+        except Exception as error:  # of the user's own function
+            self._cannot_fork(seat, error)
+            return
         self._serial += 1
         carrier = Carrier(seat, self._serial, f"{self.pool.name}-{seat.index}")
         seat.carrier = carrier
         self.carriers[carrier.serial] = carrier
         self._by_token[carrier.token] = carrier
-        env = "\0".join(f"{name}={value}" for name, value in self.pool._environment(seat.index).items())
-        self._agent.say(op="fork", serial=carrier.serial, index=seat.index, token=carrier.token.hex(), env=env)
+        packed = "\0".join(f"{name}={value}" for name, value in env.items())
+        self._agent.say(op="fork", serial=carrier.serial, index=seat.index, token=carrier.token.hex(), env=packed)
+
+    def _cannot_fork(self, seat: Seat, error: Exception) -> None:
+        """As if the worker had died at its start: there may be others, and the next attempt may do better."""
+        lost = WorkerLostError(f"the environment of worker {seat.index} cannot be made: {type(error).__name__}: {error}")
+        lost.__cause__ = error
+        self.pool._carry_out(self.run, self.run.ledger.gone(seat, (), lambda _: lost, time.time()))
+        self._changed.set()
+
+    def _move(self, agent: Agent) -> None:
+        """Somebody has tidied our folder away: the workers to come get a new one."""
+        self._listener.close()
+        self.folder = private_folder()
+        self._listener = self._listen()
+        agent.say(op="open", folder=self.folder)
+
+    def _listen(self) -> Listener:
+        return Listener(self.run.loop, os.path.join(self.folder, "s"), self._on_token)
 
     def _on_token(self, token: bytes, link: Link) -> Callable[[int, memoryview], None] | None:
         carrier = self._by_token.pop(token, None)
@@ -260,6 +284,7 @@ class Resident:
             assert carrier.link is not None, "it is how this frame came"
             carrier.link.send(wire.SETUP, [self._setup])
         elif kind == wire.READY:
+            self._agent_deaths = 0
             self.run.ledger.ready(carrier.seat)
             self._changed.set()
             self.pool._pump(self.run)

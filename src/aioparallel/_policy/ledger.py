@@ -290,7 +290,7 @@ class Ledger:
         Returns:
             The placement; ``None`` if the call has to be enqueued.
         """
-        if self.queued or not self._idle or call.pin is not None or self.closing:
+        if self.queued or not self._idle or call.pin is not None or self.closing or self.start_error is not None:
             return None
         seat = next(reversed(self._idle))
         calls = [call]

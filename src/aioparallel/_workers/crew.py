@@ -86,8 +86,8 @@ class Crew(ABC):
         """Take a call away from the crew; ``False`` if it has begun."""
 
     @abstractmethod
-    def stop(self, number: int) -> bool:
-        """Ask a call that has begun to stop; ``False`` if there is no way to."""
+    def stop(self, number: int, *, once: bool = False) -> bool:
+        """Ask a call that has begun to stop; with *once*, unless somebody else has; ``False`` if there is no way to."""
 
     @abstractmethod
     def stack(self, number: int) -> str:

@@ -219,6 +219,7 @@ class Listener:
         path: str,
         on_token: Callable[[bytes, Link], Callable[[int, memoryview], None] | None],
     ) -> None:
+        self.path = path
         self._loop = loop
         self._on_token = on_token
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -67,10 +67,12 @@ class Tasks(Crew):
         self._unfinished -= taken
         return taken
 
-    def stop(self, number: int) -> bool:
+    def stop(self, number: int, *, once: bool = False) -> bool:
         """Cancel the coroutine of a call that has begun; ``False`` if it is no coroutine yet."""
-        running = self._running.get(number)
-        return running is not None and running[1].cancel(f"{running[0].name} was cancelled")
+        if number not in self._running:
+            return False
+        call, task, _ = self._running[number]
+        return (once and task.cancelling() > 0) or task.cancel(f"{call.name} was cancelled")
 
     def stack(self, number: int) -> str:
         """Where a call that has begun is just now, as a traceback shows it."""
@@ -99,7 +101,7 @@ class Tasks(Crew):
         assert task is not None, "we run on an event loop"
         waiting = self._waiting
         try:
-            while waiting or await self._called():
+            while waiting or await self._called(task):
                 if waiting:
                     number, job = waiting.popitem(last=False)
                     await self._run(number, job, index, task)
@@ -109,8 +111,8 @@ class Tasks(Crew):
         finally:
             self._dismiss(index)
 
-    async def _called(self) -> bool:
-        """Wait until there is something to do; ``False`` if it is time to go."""
+    async def _called(self, task: Task[Any]) -> bool:
+        """Wait until there may be something to do; ``False`` if it is time to go."""
         if self._closing:
             return False
         waiter = self.loop.create_future()
@@ -118,9 +120,10 @@ class Tasks(Crew):
         try:
             await waiter
         except CancelledError:
-            # Either the group ends, or somebody kept hold of the task that once ran his call. Ending by this error
+            # Either the loop shuts down, or somebody kept hold of the task that once ran his call. Ending by this error
             # would end the group.
-            return not waiter.cancelled()
+            _uncancel(task)
+            return bool(self._waiting)
         return True
 
     async def _take_turns(self, task: Task[Any]) -> None:
@@ -130,8 +133,7 @@ class Tasks(Crew):
             await asyncio.sleep(0)  # a cancellation that is under way arrives here
         except CancelledError:
             pass
-        while task.cancelling():
-            task.uncancel()
+        _uncancel(task)
 
     @coroutine
     def _run(self, number: int, job: Job, index: int, task: Task[Any]) -> Generator[Any, Any, None]:
@@ -180,6 +182,11 @@ class Tasks(Crew):
             return end.value
         finally:
             given = None  # an exception that was thrown refers to this frame
+
+
+def _uncancel(task: Task[Any]) -> None:
+    while task.cancelling():
+        task.uncancel()
 
 
 async def _awaiting(awaitable: Any) -> Any:

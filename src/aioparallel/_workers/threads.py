@@ -112,7 +112,7 @@ class Threads(Crew):
         self._unfinished -= taken
         return taken
 
-    def stop(self, number: int) -> bool:
+    def stop(self, number: int, *, once: bool = False) -> bool:
         """Nothing can stop a thread; the call may ask whether it was cancelled."""
         return False
 

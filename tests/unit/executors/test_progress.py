@@ -173,6 +173,7 @@ def test_tqdm_class() -> None:
 async def test_real_tqdm() -> None:
     """tqdm, where it is installed, shows a map of a map correctly: no item is counted twice or forgotten."""
     tqdm = pytest.importorskip("tqdm").tqdm
+    tqdm.monitor_interval = 0  # it would leave a thread
     stream = io.StringIO()
     async with ThreadExecutor(2) as pool:
         with tqdm(file=stream) as bar:

@@ -1,0 +1,236 @@
+"""When no worker can be started there is one clear error, soon; when only some cannot, the others work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioparallel import PicklingError, ProcessExecutor, WorkerLostError, WorkerStartError, wait_all
+from aioparallel._workers import agents
+from tests.tools import Log, is_alive, until, wait_for
+
+
+def fail_to_start() -> None:
+    raise LookupError("the model is not there")
+
+
+def exit_at_start(code: int) -> None:
+    print("about to give up", flush=True)
+    os._exit(code)
+
+
+def leave_at_start() -> None:
+    sys.exit(" ".join(["no", "licence"]))
+
+
+def hang_at_start(log: Log) -> None:
+    log.write(os.getpid())
+    time.sleep(1000)
+
+
+FAILURES: dict[str, tuple[dict[str, Any], str]] = {
+    "failing initializer": ({"initializer": fail_to_start}, "LookupError: the model is not there"),
+    "initializer that exits": ({"initializer": lambda: exit_at_start(5)}, "exited with code 5"),
+    "initializer that calls sys.exit": ({"initializer": leave_at_start}, "no licence"),
+    "module that is missing": ({"preload": ["no_such_module"]}, "No module named 'no_such_module'"),
+    "module that raises": ({"preload": ["broken_module"]}, "RuntimeError: this module is broken"),
+    "module that exits": ({"preload": ["exiting_module"]}, "exited with code 9"),
+}
+
+
+@pytest.fixture
+def broken_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_module.py").write_text("raise RuntimeError('this module is broken')\n")
+    (tmp_path / "exiting_module.py").write_text("import os; os._exit(9)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("broken_modules")
+@pytest.mark.parametrize("what", FAILURES)
+async def test_workers_that_all_die_at_start(what: str) -> None:
+    """When every new worker dies at its start, opening the pool ends with one error that holds the reason."""
+    options, reason = FAILURES[what]
+    pool = ProcessExecutor(2, engine="resident", **options)
+    began = time.monotonic()
+    with pytest.raises(WorkerStartError) as caught:
+        await pool.start()
+    assert time.monotonic() - began < 15
+    assert reason in str(caught.value)
+    assert str(caught.value).count(reason) == 1, "once is enough"
+    assert "closed" in repr(pool)
+
+
+@pytest.mark.usefixtures("broken_modules")
+async def test_pool_can_be_mended() -> None:
+    """A pool that could not be started can be started when the fault is gone."""
+    pool = ProcessExecutor(1, engine="resident", preload=["broken_module"])
+    with pytest.raises(WorkerStartError):
+        await pool.start()
+    pool.preload = ()
+    async with pool:
+        assert await pool.submit(abs, -1) == 1
+
+
+@pytest.mark.parametrize("engine", ["resident", "anyio"])
+async def test_initializer_that_cannot_travel(engine: str) -> None:
+    """An initializer that cannot be pickled fails the start, and leaves nothing behind."""
+    lock = threading.Lock()
+    with pytest.raises(PicklingError, match="lock"):
+        await ProcessExecutor(1, engine=engine, initializer=lambda: lock).start()
+
+
+async def test_environment_that_cannot_be_made() -> None:
+    """What an ``env`` function raises is the reason why no worker can be started."""
+
+    def env(index: int) -> dict[str, str]:
+        raise LookupError(f"no device for worker {index}")
+
+    with pytest.raises(WorkerStartError, match="LookupError: no device for worker 0") as caught:
+        await ProcessExecutor(1, engine="resident", env=env).start()
+    assert isinstance(caught.value.__cause__.__cause__, LookupError)
+
+
+async def test_environment_that_cannot_be_made_again(tmp_path: Path) -> None:
+    """When an ``env`` function raises for a replacement, calls fail with the reason, as after any failed start."""
+    fault = tmp_path / "fault"
+
+    def env(index: int) -> dict[str, str]:
+        if fault.exists():
+            raise LookupError("no device")
+        return {"DEVICE": str(index)}
+
+    async with ProcessExecutor(1, engine="resident", env=env) as pool:
+        assert await pool.submit(os.environ.get, "DEVICE") == "0"
+        fault.touch()
+        with pytest.raises(WorkerLostError):
+            await pool.submit(os._exit, 1)
+        with pytest.raises(WorkerStartError, match="no device"):
+            await asyncio.wait_for(pool.submit(abs, -1), 20)
+
+
+def fail_in_the_second_process(log: Log) -> None:
+    log.write(os.getpid())
+    if len(log.lines) > 1:
+        raise LookupError("only one licence")
+
+
+async def test_some_workers_cannot_start(log: Log) -> None:
+    """When one worker has started and others cannot, that one does all the work."""
+    async with ProcessExecutor(3, engine="resident", initializer=lambda: fail_in_the_second_process(log)) as pool:
+        await until(lambda: len(log.lines) >= 3)
+        assert await wait_all([pool.submit(abs, -n) for n in range(100)]) == list(range(100))
+
+
+async def test_replacements_cannot_start(tmp_path: Path) -> None:
+    """When a worker dies and no replacement can be started, queued and later calls fail with the reason, soon."""
+    fault = tmp_path / "fault"
+
+    def initialize() -> None:
+        if fault.exists():
+            raise LookupError("the licence has expired")
+
+    async with ProcessExecutor(1, engine="resident", initializer=initialize) as pool:
+        assert await pool.submit(abs, -1) == 1
+        fault.touch()
+        doomed = pool.submit(os._exit, 1)
+        queued = [pool.submit(abs, -n) for n in range(10)]
+        with pytest.raises(WorkerLostError):
+            await doomed
+        for call in [*queued, pool.submit(abs, -1)]:
+            with pytest.raises(WorkerStartError, match="the licence has expired"):
+                await asyncio.wait_for(call, 20)
+        assert pool.task_count == 0
+        assert pool.status().failed == 12
+
+
+async def test_start_that_hangs_can_be_cancelled(log: Log) -> None:
+    """A start whose initializer never returns can be given up, which kills the workers that it has begun."""
+    pool = ProcessExecutor(2, engine="resident", initializer=lambda: hang_at_start(log))
+    starting = asyncio.ensure_future(pool.start())
+    await until(lambda: len(log.lines) == 2)
+    starting.cancel()
+    await asyncio.wait([starting], timeout=4)
+    assert starting.cancelled()
+    assert not any(is_alive(int(pid)) for pid in log.lines)
+
+
+async def test_start_that_hangs_can_be_closed(log: Log) -> None:
+    """``aclose(drain=False)`` gives a hanging start up; whoever waits for it is told that the pool is closed."""
+    pool = ProcessExecutor(1, engine="resident", initializer=lambda: hang_at_start(log))
+    starting = asyncio.ensure_future(pool.start())
+    await until(lambda: log.lines)
+    early = pool.submit(abs, -1)
+    await asyncio.wait_for(pool.aclose(drain=False), 4)
+    await asyncio.wait([starting])
+    assert type(starting.exception()).__name__ == "ExecutorClosedError"
+    assert early.cancelled()
+
+
+def test_python_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Where the host agent cannot be started, ``engine="resident"`` says so, and no engine means the other one."""
+    monkeypatch.setattr(agents, "_command", lambda: ["/nonexistent/python"])
+
+    async def use(engine: str | None) -> Any:
+        async with ProcessExecutor(1, engine=engine) as pool:
+            return await pool.submit(abs, -1)
+
+    with pytest.raises(WorkerStartError, match="host agent"):
+        asyncio.run(use("resident"))
+    assert asyncio.run(use(None)) == 1
+    assert any("anyio.to_process" in record.getMessage() for record in caplog.records)
+
+
+async def test_no_private_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no folder can be written, the error says what to set."""
+    monkeypatch.setattr(os, "access", lambda *args: False)
+    with pytest.raises(WorkerStartError, match="TMPDIR"):
+        await ProcessExecutor(1, engine="resident").start()
+
+
+async def test_calls_submitted_while_it_starts(log: Log) -> None:
+    """Calls that are submitted before the workers are ready run, each with its own function."""
+    pool = ProcessExecutor(1, engine="resident")
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    early = pool.submit(lambda: "early")
+    await starting
+    late = pool.submit(lambda: "late")
+    assert (await early, await late) == ("early", "late")
+    await pool.aclose()
+
+
+async def test_calls_submitted_while_it_fails_to_start() -> None:
+    """Calls that are submitted to a pool which then cannot be started fail with the reason."""
+    pool = ProcessExecutor(1, engine="resident", initializer=fail_to_start)
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    early = [pool.submit(abs, -n) for n in range(3)]
+    for call in early:
+        with pytest.raises(WorkerStartError, match="the model is not there"):
+            await asyncio.wait_for(call, 20)
+    await asyncio.wait([starting])
+    assert isinstance(starting.exception(), WorkerStartError)
+
+
+def start_and_stop(log: Log) -> None:
+    log.write(os.getpid())
+
+
+async def test_initializer_runs_once_in_each_worker(log: Log) -> None:
+    """The initializer runs once in each worker, replacements included, before its first call."""
+    async with ProcessExecutor(2, engine="resident", initializer=lambda: start_and_stop(log)) as pool:
+        await until(lambda: len(log.lines) == 2)
+        pids = {str(await pool.submit(os.getpid)) for _ in range(10)}
+        assert pids <= set(log.lines)
+        with pytest.raises(WorkerLostError):
+            await pool.submit(os._exit, 1)
+        await until(lambda: len(log.lines) == 3)
+    assert len(set(log.lines)) == 3
+    wait_for(lambda: not any(is_alive(int(pid)) for pid in log.lines))
