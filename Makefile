@@ -30,7 +30,7 @@ test: test-here test-others
 
 test-here:
 	@.ci/venv $(VENV) test
-	$(PYTHON_OF_VENV) -m pytest $(TESTS) $(ARGS)
+	@.ci/pytest $(PYTHON_OF_VENV) $(TESTS) $(ARGS)
 
 test-others: $(OTHER_VERSIONS:%=test-%)
 
@@ -38,7 +38,7 @@ test-others: $(OTHER_VERSIONS:%=test-%)
 test-3.%:
 	@if $(PYTHON_OF_VENV) -V | grep -q ' 3\.$*\.'; then exit 0; fi; \
 	.ci/venv $(VENV)-3.$* test 3.$* || { status=$$?; test $$status -eq 3 && exit 0 || exit $$status; }; \
-	set -x; $(VENV)-3.$*/bin/python -m pytest $(PORTABLE_TESTS) $(ARGS)
+	.ci/pytest $(VENV)-3.$*/bin/python $(PORTABLE_TESTS) $(ARGS)
 
 lint:
 	@.ci/venv $(VENV) lint

@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 
-from aioparallel import PoisonTaskError, ProcessExecutor, Retry, TaskTimeoutError, WorkerLostError, WorkerStartError, wait_all
+from aioparallel import (
+    PoisonTaskError,
+    ProcessExecutor,
+    Retry,
+    TaskTimeoutError,
+    WorkerLostError,
+    WorkerStartError,
+    wait_all,
+)
 from aioparallel._workers import agents
 from tests.tools import Gate, Log, hold, is_alive, until
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from .._model.call import function_name
 from .._model.shapes import Shape, shape_of
+from .._workers.batches import AsyncBatch
 from .._workers.tasks import Tasks
-from .local import Foreman, LocalExecutor, check_callable, group_of
+from .local import Foreman, MappingExecutor, check_callable, group_of
 from .mapoptions import checked_count
 from .pool import Run
 
 __all__ = ["CoroutineExecutor"]
 
 
-class CoroutineExecutor(LocalExecutor):
+class CoroutineExecutor(MappingExecutor):
     """Runs coroutine functions on the event loop, and only so many at a time.
 
     Each call sees the contextvars of whoever submitted it. Calls take turns in a few tasks that stay, so
@@ -45,6 +46,8 @@ class CoroutineExecutor(LocalExecutor):
     """
 
     kind = "coroutine"
+    batch = AsyncBatch
+    shape = Shape.COROUTINE
 
     def __init__(
         self,

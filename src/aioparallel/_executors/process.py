@@ -177,7 +177,7 @@ class ProcessExecutor(Executor):
     def _map_target(
         self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Function | None:
-        """The function of a map with all that its calls have in common: a function of one item, sent once per worker."""
+        """A function of one item, which holds all that the calls of a map have in common; sent once per worker."""
         if self.engine == "anyio":
             return None
         folder = self._workers.folder if isinstance(self._workers, Resident) else None

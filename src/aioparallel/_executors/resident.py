@@ -245,7 +245,8 @@ class Resident:
 
     def _cannot_fork(self, seat: Seat, error: Exception) -> None:
         """As if the worker had died at its start: there may be others, and the next attempt may do better."""
-        lost = WorkerLostError(f"the environment of worker {seat.index} cannot be made: {type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        lost = WorkerLostError(f"the environment of worker {seat.index} cannot be made: {reason}")
         lost.__cause__ = error
         self.pool._carry_out(self.run, self.run.ledger.gone(seat, (), lambda _: lost, time.time()))
         self._changed.set()

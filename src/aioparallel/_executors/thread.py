@@ -9,10 +9,11 @@ from types import FunctionType
 from typing import Any
 
 from .._model.call import function_name
-from .._model.shapes import shape_of
+from .._model.shapes import Shape, shape_of
+from .._workers.batches import Batch
 from .._workers.cpus import available_cpus
 from .._workers.threads import Threads
-from .local import Foreman, LocalExecutor, check_callable, group_of
+from .local import Foreman, MappingExecutor, check_callable, group_of
 from .mapoptions import checked_count
 from .pool import Run
 
@@ -21,7 +22,7 @@ __all__ = ["ThreadExecutor"]
 _ASYNC = CO_COROUTINE | CO_ASYNC_GENERATOR
 
 
-class ThreadExecutor(LocalExecutor):
+class ThreadExecutor(MappingExecutor):
     """Runs calls in threads that stay, and that nobody else uses.
 
     For functions that wait (files, databases, libraries without ``async``), and for code that releases the
@@ -53,6 +54,8 @@ class ThreadExecutor(LocalExecutor):
     """
 
     kind = "thread"
+    batch = Batch
+    shape = Shape.PLAIN
 
     def __init__(
         self,

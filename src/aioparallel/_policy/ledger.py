@@ -518,6 +518,7 @@ class Ledger:
         assert all(call.phase is Phase.PLACED for call in held)
         busy = [seat for seat in self.seats if seat.held and seat not in self._resting]
         assert busy or not self._resting, "all workers rest"
+        assert self._resting.keys() <= self.seats.keys(), "a worker rests in peace"
         for seat in self.seats:
             assert list(seat.held) == sorted(seat.held), "a worker holds calls out of order"
             assert seat.standing is Standing.READY or not seat.held, "a worker that is not ready holds calls"

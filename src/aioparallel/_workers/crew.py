@@ -28,7 +28,7 @@ from .._model.errors import CallExitedError
 from .._model.slots import Slot, occupy
 from .._policy.ledger import WorkerEnd
 
-__all__ = ["Crew", "Job", "Report", "job_of"]
+__all__ = ["Crew", "Job", "Report", "job_of", "never_awaited", "presentable"]
 
 Report = Callable[[list[WorkerEnd]], None]
 Job = tuple[Call, int, tuple[Any, ...], dict[str, Any], Context]
@@ -131,27 +131,12 @@ class Crew(ABC):
         try:
             value = context.run(call.fn, *args, **kwargs)
         except BaseException as error:
-            ending, value = Ending.RAISED, self._presentable(error, call, member)
+            ending, value = Ending.RAISED, presentable(error, call.name, f"{self.name}-{member}")
         took = monotonic() - began
         if type(value) is CoroutineType:
             value.close()
-            ending, value = Ending.RAISED, _never_awaited(call)
+            ending, value = Ending.RAISED, never_awaited(call.name)
         return ending, value, took
-
-    def _presentable(self, error: BaseException, call: Call, member: int) -> BaseException:
-        """What a call raised, without our frames at the top of its traceback, which would keep the call alive."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
-            trace = trace.tb_next
-        error = error.with_traceback(trace)
-        if not isinstance(error, (SystemExit, KeyboardInterrupt)):
-            return error
-        code = getattr(error, "code", None)
-        how = f"sys.exit({code!r})" if isinstance(error, SystemExit) else type(error).__name__
-        where = f"{self.name}-{member}"
-        exited = CallExitedError(f"{call.name} ended by {how} on {where}; the worker lives on", code=code)
-        exited.__cause__ = error
-        return exited
 
     def _hire(self) -> None:
         index = self._indexes.pop() if self._indexes else self._members
@@ -176,11 +161,27 @@ def _take_place(call: Current, slot: Slot) -> None:
     occupy(slot)
 
 
-def _never_awaited(call: Call) -> TypeError:
+def never_awaited(name: str) -> TypeError:
+    """The error for a plain function that returned a coroutine."""
     return TypeError(
-        f"{call.name} returned a coroutine, and nobody here awaits it: "
+        f"{name} returned a coroutine, and nobody here awaits it: "
         "submit the coroutine function itself to a CoroutineExecutor"
     )
+
+
+def presentable(error: BaseException, name: str, where: str) -> BaseException:
+    """What a call raised, without our frames at the top of its traceback, which would keep the call alive."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_globals.get("__package__") == __package__:
+        trace = trace.tb_next
+    error = error.with_traceback(trace)
+    if not isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return error
+    code = getattr(error, "code", None)
+    how = f"sys.exit({code!r})" if isinstance(error, SystemExit) else type(error).__name__
+    exited = CallExitedError(f"{name} ended by {how} on {where}; the worker lives on", code=code)
+    exited.__cause__ = error
+    return exited
 
 
 def job_of(call: Call) -> Job:

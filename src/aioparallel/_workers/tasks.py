@@ -15,7 +15,7 @@ import logging
 import traceback
 from asyncio import CancelledError, Future, Task
 from collections import OrderedDict
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from time import monotonic, time
 from types import CoroutineType, FrameType, coroutine
@@ -23,9 +23,9 @@ from typing import Any
 
 from .._futures.supervisor import Group
 from .._model.call import Call, Ending
-from .crew import Crew, Job, Report, job_of
+from .crew import Crew, Job, Report, job_of, presentable
 
-__all__ = ["Tasks"]
+__all__ = ["Tasks", "in_context"]
 
 TURN_SECONDS = 0.005
 """Coroutines that never wait run one after another for so long, until the loop gets a turn."""
@@ -126,6 +126,9 @@ class Tasks(Crew):
             return bool(self._waiting)
         return True
 
+    def _has_given_up(self) -> bool:
+        return self._giving_up
+
     async def _take_turns(self, task: Task[Any]) -> None:
         """Let the loop do something else, and no cancellation that was meant for one call reach the next."""
         self._hogging = False
@@ -144,15 +147,13 @@ class Tasks(Crew):
         began = monotonic()
         ending = Ending.OK
         try:
-            started = context.run(call.fn, *args, **kwargs)
-            if type(started) is not CoroutineType:
-                started = _awaiting(started)
+            started = _coroutine(context.run(call.fn, *args, **kwargs))
             self._running[number] = call, task, started
-            value = yield from self._drive(started, context)
+            value = yield from drive(started, context, self._has_given_up)
         except GeneratorExit:
             raise
         except BaseException as error:
-            ending, value = Ending.RAISED, self._presentable(error, call, index)
+            ending, value = Ending.RAISED, presentable(error, call.name, f"{self.name}-{index}")
         finally:
             self._running.pop(number, None)
         now = monotonic()
@@ -164,29 +165,50 @@ class Tasks(Crew):
         elif now - self._told_at > TURN_SECONDS:
             self._hogging = True
 
-    def _drive(self, started: Coroutine[Any, Any, Any], context: Context) -> Generator[Any, Any, Any]:
-        run, step = context.run, started.send
-        given: Any = None
-        try:
-            while True:
-                wanted = run(step, given)
-                try:
-                    given = yield wanted
-                    step = started.send
-                except BaseException as error:
-                    if self._giving_up:
-                        run(started.close)
-                        raise
-                    step, given = started.throw, error
-        except StopIteration as end:
-            return end.value
-        finally:
-            given = None  # an exception that was thrown refers to this frame
+
+def drive(
+    started: Coroutine[Any, Any, Any], context: Context, given_up: Callable[[], bool]
+) -> Generator[Any, Any, Any]:
+    """Step a coroutine inside a context, and hand on what it awaits.
+
+    Args:
+        started: The coroutine.
+        context: Where it runs.
+        given_up: Asked when it would be cancelled; if so, it is closed instead.
+    """
+    run, step = context.run, started.send
+    given: Any = None
+    try:
+        while True:
+            wanted = run(step, given)
+            try:
+                given = yield wanted
+                step = started.send
+            except BaseException as error:
+                if given_up():
+                    run(started.close)
+                    raise
+                step, given = started.throw, error
+    except StopIteration as end:
+        return end.value
+    finally:
+        given = None  # an exception that was thrown refers to this frame
+
+
+@coroutine
+def in_context(context: Context, fn: Callable[[Any], Any], item: Any) -> Generator[Any, Any, Any]:
+    """Await ``fn(item)`` inside a context."""
+    started = _coroutine(context.run(fn, item))
+    return (yield from drive(started, context, lambda: False))
 
 
 def _uncancel(task: Task[Any]) -> None:
     while task.cancelling():
         task.uncancel()
+
+
+def _coroutine(awaitable: Any) -> Coroutine[Any, Any, Any]:
+    return awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
 
 
 async def _awaiting(awaitable: Any) -> Any:

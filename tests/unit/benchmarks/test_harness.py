@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from benchmarks import cli, harness, runner
 from benchmarks.harness import launch, rotations, run_case
 from benchmarks.measuring import finished, latencies, typical

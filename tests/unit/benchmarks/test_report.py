@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from benchmarks import machine
 from benchmarks.record import CaseResult, Entry, Reading, Run
 from benchmarks.render import BEGIN, END, NOTHING, put_between, render

@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from benchmarks.stats import Spread, median, quantile
 from hypothesis import given
 from hypothesis import strategies as st
+
+from benchmarks.stats import Spread, median, quantile
 
 figures = st.lists(st.floats(min_value=0, max_value=1e9), min_size=1, max_size=50)
 

@@ -20,14 +20,15 @@ import os, subprocess, sys, time
 from aioparallel._child import tree
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(300)"]
-START = "import subprocess, sys; print(subprocess.Popen(sys.argv[1:], start_new_session=True).pid, flush=True)"
+START = "import subprocess as s, sys; print(s.Popen(sys.argv[1:], start_new_session=True, stdout=s.DEVNULL).pid)"
+QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
 
 def child():
-    return subprocess.Popen(SLEEP).pid
+    return subprocess.Popen(SLEEP, **QUIET).pid
 
 def detached():
     "A child in a session of its own."
-    return subprocess.Popen(SLEEP, start_new_session=True).pid
+    return subprocess.Popen(SLEEP, start_new_session=True, **QUIET).pid
 
 def orphan():
     "A grandchild in a session of its own, whose parent has ended."
@@ -41,6 +42,7 @@ def worker(mark, *programs):
     if not pid:
         os.setsid()
         os.environ[tree.MARK] = mark
+        os.dup2(2, 1)
         os.write(sink, repr([os.getpid(), *(program() for program in programs)]).encode())
         os.close(sink)
         time.sleep(300)
@@ -75,10 +77,13 @@ class Keeper:
         return found
 
     def close(self) -> None:
-        self.process.communicate(timeout=20)
-        for pid in self.pids:
-            if is_alive(pid):  # a failing test must not leave it
-                os.kill(pid, signal.SIGKILL)
+        try:
+            self.process.communicate(timeout=10)
+        finally:
+            for pid in [self.process.pid, *self.pids]:
+                if is_alive(pid):  # a failing test must not leave it
+                    os.kill(pid, signal.SIGKILL)
+            self.process.wait()
 
 
 @pytest.fixture

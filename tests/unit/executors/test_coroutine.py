@@ -178,7 +178,7 @@ async def test_plain_function_is_refused(one: CoroutineExecutor) -> None:
     with pytest.raises(TypeError, match="ThreadExecutor"):
         one.submit(len, "abc")
     with pytest.raises(TypeError, match="ThreadExecutor"):
-        one.submit(lambda: answer())
+        one.submit(lambda: plain(1))
     with pytest.raises(TypeError, match="cannot be called"):
         one.submit("answer")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"write `submit\(answer, x\)`"):
@@ -305,7 +305,7 @@ async def _anyio_scope() -> bool:
 
 async def _anyio_group() -> str:
     async def fail() -> None:
-        await anyio.sleep(0)
+        await anyio.sleep(0.001)
         raise LookupError
 
     try:

@@ -203,13 +203,13 @@ async def test_cancelling_itself(pool: SerialExecutor) -> None:
 
 
 async def test_submitted_while_it_opens() -> None:
-    """What is submitted before the executor is open runs when it is, in order of priority; a call may cancel the next."""
+    """What is submitted before the executor is open runs when it is, by priority; a call may cancel the next."""
     pool = SerialExecutor()
     starting = asyncio.ensure_future(pool.start())
     await asyncio.sleep(0)
     order: list[str] = []
     calls: list[SmartFuture[Any]] = []
-    calls.append(pool.submit(lambda: calls[1].cancel()))
+    calls.append(pool.submit(lambda n: calls[n].cancel(), 1))
     calls.append(pool.submit(order.append, "cancelled"))
     calls.append(pool.submit(order.append, "low"))
     calls.append(pool.options(priority=1).submit(order.append, "high"))
@@ -384,7 +384,7 @@ async def test_what_cannot_be_rebuilt(pickling: SerialExecutor) -> None:
     with pytest.raises(PicklingError, match=r"arguments of .* cannot be rebuilt in the worker"):
         await pickling.submit(len, Unloadable())
     with pytest.raises(PicklingError, match=r"result of .* arrived but cannot be rebuilt here"):
-        await pickling.submit(lambda: Unloadable())
+        await pickling.submit(Unloadable)
 
 
 class OddError(Exception):

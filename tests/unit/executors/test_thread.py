@@ -275,7 +275,7 @@ async def test_each_attempt_has_a_fresh_context(one: ThreadExecutor) -> None:
         raise OSError
 
     request.set("fresh")
-    with pytest.raises(OSError):  # noqa: PT011
+    with pytest.raises(OSError):
         await one.options(retry=Retry(3, backoff=0)).submit(fail)
     assert seen == [("fresh", 1), ("fresh", 2), ("fresh", 3)]
 
@@ -547,7 +547,7 @@ async def test_async_def_is_refused(one: ThreadExecutor, fn: Callable[..., Any])
 async def test_coroutine_as_a_result(one: ThreadExecutor) -> None:
     """A function that returns a coroutine fails, rather than let it be forgotten."""
     with pytest.raises(TypeError, match="returned a coroutine"):
-        await one.submit(lambda: _coroutine_function())
+        await one.submit(lambda: _coroutine_function(1))
 
 
 async def test_no_function(one: ThreadExecutor) -> None:
@@ -599,18 +599,16 @@ async def test_idle_threads_keep_nothing_alive(one: ThreadExecutor) -> None:
 async def test_contexts_are_dropped(one: ThreadExecutor) -> None:
     """A future that is kept does not keep its submitter's contextvars alive."""
     holder: contextvars.ContextVar[Payload] = contextvars.ContextVar("holder")
-    payload = Payload()
 
-    def submit() -> SmartFuture[int]:
+    def submit() -> tuple[SmartFuture[int], weakref.ref[Payload]]:
+        payload = Payload()
         holder.set(payload)
-        return one.submit(int)
+        return one.submit(int), weakref.ref(payload)
 
-    call = contextvars.copy_context().run(submit)
+    call, payload = contextvars.copy_context().run(submit)
     await call
-    freed = weakref.ref(payload)
-    del payload, submit
     await one.submit(int)  # the thread is in another context now
-    assert freed() is None
+    assert payload() is None
 
 
 async def test_ends_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ class Point(typing.NamedTuple):
     y: object = 0
 
 
-Pair = collections.namedtuple("Pair", "left right")  # noqa: PYI024 - both kinds of named tuples are found
+Pair = collections.namedtuple("Pair", "left right")
 
 
 def put(value):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from aioparallel._model.errors import ExecutorClosedError
 from aioparallel._futures.supervisor import Supervisor
+from aioparallel._model.errors import ExecutorClosedError
 
 
 class TestOnDone:

@@ -63,6 +63,7 @@ def test_cancel(phase: Phase, after: Phase, verdict: Verdict | None, halts: int)
     call = call_in(phase, desk)
     assert desk.cancel(call) is (phase is not SETTLED)
     assert (call.phase, desk.verdict(call), len(desk.halts)) == (after, verdict, halts)
+    assert desk.ledger.counts.cancelled == (verdict is Verdict.CANCELLED)
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -134,6 +135,7 @@ def test_death(stop: Stop | None, begun: bool, verdict: Verdict | None, error: t
     desk.do(desk.ledger.gone(desk.seats[0], [call.seq] if begun else [], lost, desk.now))
     assert desk.verdict(call) is verdict
     assert call.attempts == begun
+    assert (call.begun_at is not None) is begun
     assert call.phase is (QUEUED if verdict is None else SETTLED)
     if error is not None:
         assert type(desk.error(call)) is error
@@ -476,6 +478,8 @@ def test_workers_are_kept_busy_with_short_calls() -> None:
     for _ in range(TOP_UP - 1):
         desk.submit(function)
     assert len(desk.seats[0].held) == 1
+    desk.submit(function)
+    assert len(desk.seats[0].held) > 1
     for _ in range(5 * MAX_HELD):
         desk.ledger.enqueue(desk.call(function))
     desk.place()
@@ -734,6 +738,21 @@ def test_failures_while_others_work() -> None:
     assert desk.ledger.start_error is None
 
 
+def test_a_start_that_works_forgives() -> None:
+    """Failures to start count in a row: a worker that becomes ready forgives those before it."""
+    desk = Desk()
+    seat: Seat | None = desk.worker(ready=False)
+    for _ in range(2):
+        for _ in range(2):
+            assert seat is not None
+            seat = desk.die(seat)
+        assert seat is not None
+        desk.ledger.ready(seat)
+        seat = desk.die(seat)
+        assert desk.spawned[-1][1] == 0
+    assert desk.ledger.start_error is None
+
+
 def test_last_worker_of_a_lost_host() -> None:
     """When no worker can ever come, the calls of the last one that dies fail instead of waiting."""
     function = Function(seconds=SHORT)
@@ -795,6 +814,17 @@ def test_worn_out_worker_ends_when_it_is_empty() -> None:
     assert waiting.phase is QUEUED
 
 
+def test_worn_out_worker_is_sent_nothing_ahead() -> None:
+    """A worker that has grown too large is not sent short calls ahead any more."""
+    function = Function(seconds=SHORT)
+    desk = Desk(1, spare=None)
+    desk.submit(function)
+    desk.do(desk.ledger.wear_out(desk.seats[0]))
+    for _ in range(2 * TOP_UP):
+        desk.submit(function)
+    assert len(desk.seats[0].held) == 1
+
+
 def test_vacant_seats_are_filled_on_demand() -> None:
     """A worker of a vacant seat is started when a call finds all others busy, one for each call that waits."""
     vacant = [Seat(1), Seat(2), Seat(3)]
@@ -833,6 +863,14 @@ def test_shrinking_spares_the_young(age: float) -> None:
     desk.end(desk.submit())
     desk.do(desk.ledger.shrink(desk.now + 10, age=age, keep=0))
     assert len([seat for seat in desk.retired if seat is desk.placed[0].worker]) == (age < 10)
+
+
+def test_shrinking_spares_streams() -> None:
+    """A worker in which a stream lives does not end for having nothing to do."""
+    desk = Desk(2)
+    stream(desk)
+    desk.do(desk.ledger.shrink(desk.now + 10, age=5, keep=0))
+    assert desk.retired == desk.seats[1:]
 
 
 # Streams
@@ -886,6 +924,7 @@ def test_steps_die_with_their_worker() -> None:
     desk.die(seat, running)
     assert type(desk.error(unbegun)) is type(desk.error(waiting)) is WorkerLostError
     assert desk.error(waiting).signal == "SIGSEGV"
+    assert not seat.pinned
     assert desk.ledger.idle
 
 

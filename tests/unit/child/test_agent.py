@@ -1,0 +1,390 @@
+"""A real agent with real workers, over pipes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from aioparallel._child import messages, tree
+from aioparallel._child.agent import MAX_MESSAGE, MESSAGE
+from tests.tools import is_alive, wait_for
+from tests.unit.child import jobs
+from tests.unit.child.host import SECONDS, Host
+
+linux = pytest.mark.skipif(not tree.LINUX, reason="needs what only Linux has")
+
+
+@pytest.fixture
+def host(folder: str) -> Iterator[Host]:
+    found = Host(f"{folder}/h")
+    yield found
+    found.close()
+
+
+def gone(*pids: int) -> bool:
+    return not any(map(is_alive, pids))
+
+
+def running(worker: Any, number: int) -> None:
+    wait_for(lambda: worker.page.running()[0] == number)
+
+
+# Forking
+
+
+def test_fork(host: Host) -> None:
+    """A worker is forked on request, connects with its token, and runs calls."""
+    worker = host.fork()
+    worker.call(1, jobs.echo, "hi")
+    assert worker.answer().value == ("hi",)
+
+
+@linux
+def test_surroundings(host: Host) -> None:
+    """A worker leads a session of its own, ignores SIGINT, and has nothing of the agent's but its environment."""
+    worker = host.fork(env="COLOR=a=b\0EMPTY=\0")
+    worker.call(1, jobs.surroundings)
+    found = worker.answer().value
+    assert found["pid"] == found["session"] == found["group"] == worker.pid
+    assert found["parent"] == host.pid
+    assert found["sigint"]
+    assert found["sigterm"]
+    assert (found["env"]["COLOR"], found["env"]["EMPTY"], "PATH" in found["env"]) == ("a=b", "", True)
+    null, out, err, *others = found["files"]
+    assert (null, out[:4], err[:4]) == ("/dev/null", "pipe", "pipe")
+    assert {os.path.basename(file).partition(":")[0] for file in others} == {"p1", "p1.stack", "socket"}
+    assert found["threads"] == 1
+
+
+@linux
+def test_workers_start_lean(host: Host) -> None:
+    """A worker that has run a plain call has imported none of the modules that take long."""
+    worker = host.fork()
+    worker.call(1, jobs.surroundings)
+    modules = set(worker.answer().value["modules"])
+    assert not modules & {"cloudpickle", "asyncio", "numpy", "anyio", "aioparallel", "json", "logging", "multiprocessing"}
+
+
+def test_workers_are_apart(host: Host) -> None:
+    """The end of one worker is not noticed by another."""
+    first, second = host.fork(1), host.fork(2)
+    first.call(1, jobs.leave, 0)
+    host.event("gone", serial=1)
+    second.call(1, jobs.echo)
+    assert second.answer().value == ()
+
+
+def test_forks_that_fail(host: Host) -> None:
+    """A worker that cannot be forked is gone at once, with the reason as its output; the agent goes on."""
+    first = host.fork(1)
+    os.rename(host.folder, host.folder + "-away")
+    host.say(op="fork", serial=2, index=1, token="00" * 32, env="")
+    assert host.event("gone", serial=2)["pid"] is None
+    assert b"the host agent cannot start a worker: [Errno 2]" in host.output[2, 2]
+    os.rename(host.folder + "-away", host.folder)
+    first.call(1, jobs.echo)
+    assert first.answer().value == ()
+
+
+def test_executors_that_do_not_listen(host: Host) -> None:
+    """A worker that cannot connect ends by itself, and its traceback is its output."""
+    os.unlink(f"{host.folder}/s")
+    host.say(op="fork", serial=1, index=0, token="00" * 32, env="")
+    assert host.event("gone", serial=1)["exitcode"] == 1
+    assert b"FileNotFoundError" in host.output[1, 2]
+
+
+# Ends
+
+
+def test_farewell(host: Host) -> None:
+    """A worker that was told to end does so with code 0."""
+    from aioparallel._child import wire
+
+    worker = host.fork()
+    worker.send(wire.BYE)
+    end = host.event("gone", serial=1)
+    assert (end["pid"], end["exitcode"], end["signal"], end["oom"]) == (worker.pid, 0, None, None)
+    assert gone(worker.pid)
+
+
+def test_exit_codes(host: Host) -> None:
+    """How a worker exited is told exactly."""
+    worker = host.fork()
+    worker.call(1, jobs.leave, 77)
+    end = host.event("gone", serial=1)
+    assert (end["exitcode"], end["signal"]) == (77, None)
+    assert worker.page.running()[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGKILL, "SIGKILL"), (signal.SIGSEGV, "SIGSEGV"), (signal.SIGTERM, "SIGTERM"), (40, "signal 40")],
+)
+def test_signals(host: Host, number: int, name: str) -> None:
+    """The signal that killed a worker is told by its name."""
+    worker = host.fork()
+    worker.call(5, jobs.die, number)
+    end = host.event("gone", serial=1)
+    assert (end["exitcode"], end["signal"]) == (None, name)
+    assert worker.frame() == (0, b"")
+    assert worker.page.running()[0] == 5
+
+
+def test_peak_memory(host: Host) -> None:
+    """The peak of a worker's memory is told."""
+    plain, large = host.fork(1), host.fork(2)
+    large.call(1, jobs.have, 40)
+    large.answer()
+    for worker in (plain, large):
+        host.kill(worker)
+    peaks = [host.event("gone", serial=serial)["max_rss"] for serial in (1, 2)]
+    assert 2**20 < peaks[0] < 2**30
+    assert peaks[1] - peaks[0] > 35 * 2**20
+
+
+# Killing
+
+
+def test_kill(host: Host) -> None:
+    """A worker is killed on request, whatever it does."""
+    worker = host.fork()
+    host.kill(worker)
+    assert host.event("gone", serial=1)["signal"] == "SIGKILL"
+
+
+def test_kill_exactly(host: Host) -> None:
+    """A worker is killed for a call that it runs."""
+    worker = host.fork()
+    worker.call(3, jobs.sleep)
+    running(worker, 3)
+    host.kill(worker, 3)
+    assert host.event("gone", serial=1)["signal"] == "SIGKILL"
+    assert worker.page.running()[0] == 3
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_spared(host: Host, number: int) -> None:
+    """A worker that does not run the named call is spared, and goes on."""
+    worker = host.fork()
+    worker.call(3, jobs.sleep)
+    running(worker, 3)
+    host.kill(worker, number)
+    assert host.event("spared", serial=1)["call"] == number
+    assert is_alive(worker.pid)
+    other = host.fork(2)
+    other.call(1, jobs.echo)
+    assert other.answer().value == ()
+    host.kill(worker, 3)
+    host.event("gone", serial=1)
+
+
+def test_idle_workers_are_spared(host: Host) -> None:
+    """A worker whose call has ended meanwhile is spared, and takes the next one."""
+    worker = host.fork()
+    for number in range(1, 20):
+        worker.call(number, jobs.echo, number)
+        worker.answer()
+        wait_for(lambda: worker.page.running()[0] == 0)
+        host.kill(worker, number)
+        host.event("spared", call=number)
+    worker.call(20, jobs.echo, "alive")
+    assert worker.answer().value == ("alive",)
+
+
+def test_the_dead_are_not_killed(host: Host) -> None:
+    """Killing a worker that is gone, or never was, does nothing."""
+    worker = host.fork()
+    worker.call(1, jobs.leave, 5)
+    assert worker.frame() == (0, b"")
+    host.kill(worker, 1)
+    host.say(op="kill", serial=99, call=None, stack=False)
+    assert host.event("gone", serial=1)["exitcode"] == 5
+    host.kill(worker)
+    assert host.fork(2).pid
+    assert not host.events
+
+
+def test_stopped_workers_can_be_killed(host: Host) -> None:
+    """A worker that was stopped is killed all the same."""
+    worker = host.fork()
+    worker.call(1, jobs.stop)
+    running(worker, 1)
+    host.kill(worker, 1)
+    assert host.event("gone", serial=1)["signal"] == "SIGKILL"
+
+
+def test_stuck_in_c(host: Host) -> None:
+    """A call that keeps the interpreter's lock in C code is killed like any other."""
+    worker = host.fork()
+    worker.call(1, jobs.hold_the_lock)
+    host.written(1, 1, b"begun")
+    host.kill(worker, 1)
+    assert host.event("gone", serial=1)["signal"] == "SIGKILL"
+
+
+@linux
+def test_kill_with_everything_below(host: Host) -> None:
+    """What a worker started is killed with it, in a session of its own or not."""
+    worker = host.fork()
+    worker.call(1, jobs.start_others)
+    others = worker.answer().value
+    assert all(map(is_alive, others))
+    host.kill(worker)
+    host.event("gone", serial=1)
+    wait_for(lambda: gone(*others))
+
+
+@linux
+def test_what_a_dead_worker_leaves_behind(host: Host) -> None:
+    """What a worker started is killed when it dies by itself."""
+    worker = host.fork()
+    worker.call(1, jobs.start_others)
+    others = worker.answer().value
+    worker.call(2, jobs.leave, 1)
+    host.event("gone", serial=1)
+    wait_for(lambda: gone(*others))
+
+
+@pytest.mark.parametrize("job", [jobs.sleep, jobs.hold_the_lock])
+def test_stacks(host: Host, job: Callable[[], None]) -> None:
+    """The Python stack of a call that is killed is taken just before, also from within C code."""
+    worker = host.fork()
+    worker.call(1, job)
+    host.written(1, 1, b"begun")
+    host.kill(worker, 1, stack=True)
+    stack = host.event("gone", serial=1)["stack"]
+    assert f"in {job.__name__}" in stack
+    assert "jobs.py" in stack
+    assert "worker.py" not in stack
+
+
+# Output
+
+
+def test_output(host: Host) -> None:
+    """What a worker writes to its two streams is forwarded, also without a line's end, and by descriptor."""
+    worker = host.fork()
+    worker.call(1, jobs.write, "out\n", "err\n")
+    assert host.written(1, 1, b"out\n") == b"out\n"
+    assert host.written(1, 2, b"err\n") == b"err\n"
+    worker.call(2, jobs.write_directly, 1, "no end")
+    assert host.written(1, 1, b"no end") == b"out\nno end"
+
+
+def test_last_words(host: Host) -> None:
+    """What a worker writes right before its end arrives before the news of its end."""
+    worker = host.fork()
+    worker.call(1, jobs.write_and_die, "x" * 60_000 + "last")
+    host.event("gone", serial=1)
+    assert host.output[1, 1].endswith(b"last")
+    assert len(host.output[1, 1]) == 60_004
+
+
+def test_unfinished_lines_at_the_end(host: Host) -> None:
+    """What is in a worker's own buffers when it is told to end is written."""
+    from aioparallel._child import wire
+
+    worker = host.fork()
+    worker.call(1, jobs.write, "unfinished")
+    worker.send(wire.BYE)
+    host.event("gone", serial=1)
+    assert host.output[1, 1] == b"unfinished"
+
+
+@linux
+def test_output_that_stays_open(host: Host) -> None:
+    """A worker's end is told although something that it started keeps its output open."""
+    worker = host.fork()
+    worker.call(1, jobs.start_one_that_keeps_the_output)
+    other = worker.answer().value
+    worker.call(2, jobs.leave, 1)
+    host.event("gone", serial=1)
+    wait_for(lambda: gone(other))
+
+
+def test_floods(host: Host) -> None:
+    """Workers wait in their writes while the executor does not read, nothing is lost, and messages still arrive."""
+    worker, other = host.fork(1), host.fork(2)
+    worker.call(1, jobs.write, "x" * 10**7 + "end\n")
+    other.call(1, jobs.echo)
+    assert other.answer().value == ()
+    assert worker.page.running()[0] == 1
+    assert len(host.written(1, 1, b"end\n")) == 10**7 + 4
+    worker.answer()
+
+
+# The end of all
+
+
+@pytest.mark.parametrize("job", [jobs.sleep, jobs.hold_the_lock, jobs.stop])
+def test_the_lifeline(host: Host, job: Callable[[], None]) -> None:
+    """When the executor is gone, every worker is killed within a second, and the folder is removed."""
+    workers = [host.fork(serial) for serial in (1, 2)]
+    workers[0].call(1, job)
+    running(workers[0], 1)
+    assert host.process.stdin is not None
+    began = time.monotonic()
+    host.process.stdin.close()
+    host.process.wait(SECONDS)
+    assert time.monotonic() - began < 1
+    assert gone(*(worker.pid for worker in workers))
+    assert not os.path.exists(host.folder)
+
+
+@linux
+def test_the_lifeline_and_what_workers_started(host: Host) -> None:
+    """When the executor is gone, so is everything that workers started."""
+    worker = host.fork()
+    worker.call(1, jobs.start_others)
+    others = worker.answer().value
+    host.close()
+    assert gone(worker.pid, *others)
+
+
+@linux
+def test_the_agent_is_killed(host: Host) -> None:
+    """When the agent is killed, its workers die."""
+    workers = [host.fork(serial) for serial in (1, 2)]
+    workers[0].call(1, jobs.hold_the_lock)
+    host.written(1, 1, b"begun")
+    os.kill(host.pid, signal.SIGKILL)
+    wait_for(lambda: gone(*(worker.pid for worker in workers)))
+    host.process.wait(SECONDS)
+    shutil.rmtree(host.folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_agent_outlives_signals(host: Host, number: int) -> None:
+    """The agent ends with its lifeline only, not by signals that are meant for the program."""
+    os.kill(host.pid, number)
+    worker = host.fork()
+    worker.call(1, jobs.echo)
+    assert worker.answer().value == ()
+
+
+@pytest.mark.parametrize(
+    "message", [MESSAGE.pack(MAX_MESSAGE + 1), MESSAGE.pack(5) + b"hello", b"\xff" * 100, MESSAGE.pack(7) + b'op="no"']
+)
+def test_nonsense_ends_the_agent(host: Host, message: bytes) -> None:
+    """An agent that is sent what no executor sends kills its workers and ends."""
+    worker = host.fork()
+    assert host.process.stdin is not None
+    host.process.stdin.write(message)
+    host.process.wait(SECONDS)
+    assert gone(worker.pid)
+
+
+def test_messages_in_pieces(host: Host) -> None:
+    """Messages may arrive in any pieces."""
+    text = messages.dumps({"op": "fork", "serial": 1, "index": 0, "token": "00" * 32, "env": ""})
+    assert host.process.stdin is not None
+    for byte in MESSAGE.pack(len(text)) + text:
+        host.process.stdin.write(bytes([byte]))
+    assert host.event("forked")["serial"] == 1
