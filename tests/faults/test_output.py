@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import io
 import logging
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,29 +16,28 @@ import pytest
 from aioparallel import wait_all
 from tests.tools import Gate, until
 
-Lines = Callable[[], list[str]]
-
-
 class Capture:
-    """Stands for the program's standard output or error."""
+    """What has been written to the program's standard output or error."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        self._file = io.StringIO()
-        monkeypatch.setattr(sys, name, self._file)
+    def __init__(self, capsys: pytest.CaptureFixture[str], stream: int) -> None:
+        self._capsys = capsys
+        self._stream = stream
+        self._text = ""
 
     @property
     def lines(self) -> list[str]:
-        return self._file.getvalue().splitlines()
+        self._text += self._capsys.readouterr()[self._stream]
+        return self._text.splitlines()
 
 
 @pytest.fixture
-def out(monkeypatch: pytest.MonkeyPatch) -> Capture:
-    return Capture(monkeypatch, "stdout")
+def out(capsys: pytest.CaptureFixture[str]) -> Capture:
+    return Capture(capsys, 0)
 
 
 @pytest.fixture
-def err(monkeypatch: pytest.MonkeyPatch) -> Capture:
-    return Capture(monkeypatch, "stderr")
+def err(capsys: pytest.CaptureFixture[str]) -> Capture:
+    return Capture(capsys, 1)
 
 
 def shout(text: str) -> None:
@@ -83,12 +81,19 @@ def close_output() -> str:
     return "closed"
 
 
-async def test_prints(opened: Any, out: Capture, err: Capture) -> None:
-    """Prints appear in the program's ``sys.stdout`` and ``sys.stderr``, tagged with the worker."""
+async def test_prints(opened: Any, out: Capture) -> None:
+    """Prints appear in the program's ``sys.stdout``, tagged with the worker."""
     pool = await opened(1, name="shouters")
     await pool.submit(shout, "hello")
-    await until(lambda: out.lines and err.lines)
+    await until(lambda: out.lines)
     assert out.lines == ["[shouters-0] hello"]
+
+
+async def test_errors(opened: Any, err: Capture) -> None:
+    """What workers write to standard error appears in the program's ``sys.stderr``."""
+    pool = await opened(1, name="shouters")
+    await pool.submit(shout, "hello")
+    await until(lambda: err.lines)
     assert err.lines == ["[shouters-0] HELLO"]
 
 

@@ -119,7 +119,7 @@ class Flow:
         self._chunker: Chunker | None = None
         self._target: Any = None
         self._reporter: Reporter | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._context = Context()
         self._job: SmartFuture[None] | None = None
         self._feeding: SmartFuture[None] | None = None
@@ -141,7 +141,7 @@ class Flow:
 
     def begin(self) -> None:
         """Start, on the running loop."""
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._job = wrapped(self._run())
         self._job._watch(lambda _: self._end())
@@ -341,7 +341,7 @@ class Flow:
     def on_ended(self, item: _Item | Chunk) -> None:
         """The future of an item or a chunk was settled."""
         if not self._landed:
-            soon(self._loop, self._context, self._land)
+            soon(self.loop, self._context, self._land)
         self._landed.append(item)
 
     def _land(self) -> None:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from .._child import chunks
 from .._futures.smart import SmartFuture
 from .._futures.supervisor import Group
-from .._model.call import Call, Ending, Phase, Stop
+from .._model.call import Call, Ending, Phase, Stop, function_name
 from .._model.errors import TaskTimeoutError, WorkerStartError
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of

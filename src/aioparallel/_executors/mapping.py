@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import anyio
 
+from .._futures.loops import running_loop
 from .._model.call import function_name
 from .._model.options import CallOptions
 from .._model.shapes import shape_of
@@ -113,6 +114,8 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
             flow.begin()
             finalizer = weakref.finalize(self, _abandon, flow, asyncio.get_running_loop())
             finalizer.atexit = False
+        elif flow.loop is not None and flow.loop is not running_loop():
+            raise RuntimeError(f"{self!r} began on another event loop; take its results there")
 
     async def _watch(self) -> None:
         """Wait for a change; whatever interrupts that ends the map."""

@@ -74,7 +74,7 @@ class Batch:
     def _fail(self, error: BaseException, here: Current) -> None:
         if isinstance(error, CancelledError):
             error = CallCancelledError(f"{self.__qualname__} let the cancellation of something escape")
-        self._failures[len(self._values)] = presentable(error, self.__qualname__, here.worker_index)
+        self._failures[len(self._values)] = presentable(error, self.__qualname__, f"worker {here.worker_index}")
         self._values.append(None)
         if self._stop_at_failure:
             self._todo.clear()

@@ -128,6 +128,9 @@ class Link:
             return False
         except (OSError, wire.ProtocolError, struct.error):
             self._lost()  # gone, or not to be believed any further
+        except BaseException:
+            self._lost()  # a frame was taken that nobody could use: its call must not wait for another one
+            raise
         return True
 
     def _read_small(self) -> None:

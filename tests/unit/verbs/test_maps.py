@@ -147,6 +147,18 @@ async def _all(results: ParallelMap[Any]) -> list[Any]:
     return await results
 
 
+def test_map_stays_on_its_event_loop() -> None:
+    """A map that began on one event loop cannot be continued on another: it says so, and does not hang."""
+    results = parmap(abs, iter(int, 1), method="thread")
+
+    async def begin() -> None:
+        await anext(results)
+
+    asyncio.run(begin())
+    with pytest.raises((RuntimeError, aioparallel.CallCancelledError)):
+        asyncio.run(_all(results))
+
+
 async def test_map_in_a_worker_runs_in_place() -> None:
     """In a worker process a map runs there, in place: processes never multiply."""
     async with ProcessExecutor(2) as pool:
