@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,7 +23,7 @@ Gates = Callable[[], Gate]
 Case = AsyncIterator[Coroutine[Any, Any, Any]]
 """Yields what is to be cancelled and, when it goes on, checks what is left."""
 
-MOST = 12
+MOST = 9
 WAYS = ["turns", "asyncio.timeout", "anyio"]
 SOON = 0.01
 
@@ -121,8 +122,7 @@ async def test_start(kind: Kind, workers: int, opened: Any, way: str) -> None:
     pool = kind.make(workers)
 
     async def case() -> Case:
-        starting = pool.start()
-        yield starting
+        yield pool.start()
         if pool._run is not None:  # it was in time
             await assert_goes_on(kind, pool)
             await pool.aclose()
@@ -143,8 +143,7 @@ async def test_aclose_while_a_call_runs(kind: Kind, workers: int, opened: Any, g
         gate = gates()
         call = pool.submit(kind.fit(hold), gate)
         await until(lambda: gate.entered)
-        closing = pool.aclose(drain=True)
-        yield closing
+        yield pool.aclose(drain=True)
         if pool._run is not None:  # cancelled before it began
             assert not call.done()
             await pool.aclose(drain=False)
@@ -383,8 +382,9 @@ async def test_stream_next(kind: Kind, workers: int, opened: Any, way: str, tmp_
 
         yield program()
         await items.aclose()
+        before = logs[-1].lines
         await assert_goes_on(kind, pool)
-        await assert_ended(logs[-1])
+        await assert_ended(kind, logs[-1], before)
 
     assert await each(case, way) >= 1
 
@@ -410,16 +410,33 @@ async def test_stream_aclose(kind: Kind, workers: int, opened: Any, way: str, tm
         yield program()
         if not began.is_set():
             await items.aclose()
+        before = logs[-1].lines
         await assert_goes_on(kind, pool)
-        await assert_ended(logs[-1])
+        await assert_ended(kind, logs[-1], before)
 
     await each(case, way)
 
 
-async def assert_ended(log: Log) -> None:
-    """Whoever wrote the log writes no more."""
-    before = log.lines
-    if before and before[-1] != "closed":
-        await asyncio.sleep(0.02)
-        late = log.lines[len(before) :]
-        assert late in ([], ["closed"]), f"it went on: {late}"
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="A cancelled step marks the stream as ended, so aclose() does not close a generator that lives in a thread.",
+)
+async def test_thread_generator_is_closed_after_cancelled_next(tmp_path: Path) -> None:
+    """A thread's generator is closed by ``aclose`` although its consumer was cancelled while waiting for an item."""
+    log = Log(str(tmp_path / "log"))
+    async with _KINDS["thread"].make(1) as pool:
+        items = parallelize(on=pool)(jobs.endless)(log)
+        consumer = asyncio.ensure_future(wait_for_value(anext(items)))
+        await until(lambda: log.lines, "its first step is half done")
+        consumer.cancel()
+        await asyncio.wait([consumer])
+        await items.aclose()
+        await until(lambda: log.lines[-1] == "closed", "the generator is closed", seconds=1)
+
+
+async def assert_ended(kind: Kind, log: Log, before: list[str]) -> None:
+    """Whoever wrote the log writes no more, but for the step that a thread was at, which takes 10 ms: two items."""
+    await asyncio.sleep(0.02)
+    late = [line for line in log.lines[len(before) :] if line != "closed"]
+    assert len(late) <= (0 if kind.stops else 2), f"it went on: {late}"

@@ -279,10 +279,12 @@ async def test_slow_consumer_stops_the_source(kind: Kind, pool: Any, source: typ
     items = source()
     async with pool.map(kind.fit(mapjobs.double), items, ordered=False) as results:
         await anext(results)
-        window = 2 * pool._capacity()
-        await until(lambda: items.pulled == 1 + window)
-        await asyncio.sleep(0.02)
-        assert items.pulled == 1 + window
+        seen = [-1, -2]
+        while seen[-1] != seen[-2] or pool.task_count:
+            await asyncio.sleep(0.02)
+            seen.append(items.pulled)
+            assert len(seen) < 500, "it goes on and on"
+        assert items.pulled < 10_000, "more than a few milliseconds' worth"
 
 
 @every()

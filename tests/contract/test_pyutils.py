@@ -12,6 +12,9 @@ import gc
 import math
 import operator
 import os
+import pickle
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -21,7 +24,6 @@ from typing import Any, NoReturn
 import pytest
 
 from aioparallel import (
-    AioParallelError,
     CoroutineExecutor,
     ExecutorClosedError,
     Method,
@@ -157,16 +159,16 @@ def test_decorated_function_keeps_its_name() -> None:
     assert bare.local(1) == 2
 
 
-@pytest.mark.parametrize("method", [None, "nowhere", 7])
+@pytest.mark.parametrize("method", ["nowhere", 7])
 def test_unknown_method(method: Any) -> None:
     """An unknown method is refused when decorating, and the error says what was wrong."""
-    with pytest.raises((TypeError, ValueError), match="method|" + str(method)):
+    with pytest.raises((TypeError, ValueError), match=str(method)):
         parallelize(method=method)(pid)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["coroutine", "process", "serial"])
 async def test_async_functions(method: str) -> None:
-    """An async function gives its result, not an un-awaited coroutine, by every method."""
+    """An async function gives its result, not an un-awaited coroutine; by default it runs on this loop."""
 
     async def double(x: int) -> int:
         await asyncio.sleep(0)
@@ -174,6 +176,16 @@ async def test_async_functions(method: str) -> None:
 
     assert await parallelize(double)(4) == 8
     assert await parallelize(method=method)(double)(4) == 8
+
+
+def test_async_functions_in_threads() -> None:
+    """An async function is refused for threads when it is decorated, and the error says what to write instead."""
+
+    async def double(x: int) -> int:
+        return 2 * x
+
+    with pytest.raises(TypeError, match="@parallelize"):
+        parallelize(method="thread")(double)
 
 
 async def test_methods_of_objects() -> None:
@@ -323,7 +335,7 @@ async def test_ids() -> None:
 async def test_storing_never_waits(event: asyncio.Event) -> None:
     """Storing, hashing, comparing with == and printing a future do not wait for it."""
     future, other = held(event, 1), held(event, 1)
-    assert future in {future}
+    assert len({future, other, future}) == 2
     assert {future: "x"}[future] == "x"
     assert future == future  # noqa: PLR0124
     assert future != other
@@ -397,7 +409,7 @@ EXPRESSIONS: list[tuple[str, Callable[[Any], Any], Any]] = [
     ("F<3", lambda f: f < 3, 2),
     ("F<=3", lambda f: f <= 3, 4),
     ("F>3", lambda f: f > 3, 4),
-    ("3>=F", lambda f: 3 >= f, 4),
+    ("3>=F", lambda f: 3 >= f, 4),  # noqa: SIM300
     ("mixed", lambda f: (1 - f) * 2 + f, 4),
 ]
 
@@ -444,19 +456,14 @@ async def test_expressions_over_several_futures() -> None:
 async def test_rounding_to_whole_numbers() -> None:
     """``math.ceil`` and ``math.floor`` take a finished future, as numbers."""
     future = await ready(2.5)
-    assert (await ready(math.floor(float(future)))).result() == 2
-    assert math.ceil(float(future)) == 3
+    assert (math.floor(future), math.ceil(future)) == (2, 3)
 
 
-async def test_copies_of_futures() -> None:
-    """Copying a future either works or says why not; it never recurses without end."""
-    future = await ready(1)
-    try:
-        copied = copy.copy(future)
-    except TypeError as e:
-        assert "SmartFuture" in str(e)  # noqa: PT017
-    else:
-        assert await copied == 1
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_copies_of_futures(make: Callable[[Any], Any]) -> None:
+    """A future is neither copied nor pickled, and says so, and what to do; nothing recurses without end."""
+    with pytest.raises(PicklingError, match="await it first"):
+        make(await ready(1))
 
 
 async def test_failures_at_each_use() -> None:
@@ -658,8 +665,8 @@ async def test_count_after_a_pickling_failure() -> None:
         await pool.aclose()
 
 
-async def test_counting_from_several_threads() -> None:
-    """The count is right when calls are made from threads, too."""
+async def test_count_with_many_threads() -> None:
+    """The count is right however many threads finish calls at the same time."""
     async with ThreadExecutor(max_workers=8) as pool:
         await wait_all([pool.submit(abs, n) for n in range(500)])
         assert pool.task_count == 0
@@ -671,19 +678,19 @@ async def test_latencies(executor: Callable[..., Any], capfd: pytest.CaptureFixt
     """The status tells how long calls take, the middle one and the slow ones; closing prints nothing."""
     async with executor(max_workers=1) as pool:
         assert pool.status().p50 is None
-        await wait_all([pool.submit(time.sleep, seconds) for seconds in (0, 0, 0, 0, 0.1)])
+        await wait_all([pool.submit(time.sleep, seconds) for seconds in (0, 0, 0, 0, 0.2)])
         status = pool.status()
-    assert 0 <= status.p50 < 0.1 <= status.p95 < 5
+    assert 0 <= status.p50 < 0.1 < status.p95 < 5
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])
 async def test_a_closed_executor_says_so(executor: Callable[..., Any]) -> None:
-    """A closed executor says that it is closed, and can be opened again."""
+    """A closed executor says that it is not open and how to open it, and can be opened again."""
     pool = executor(max_workers=1)
     async with pool:
         assert await pool.submit(abs, -1) == 1
-    with pytest.raises(ExecutorClosedError, match="closed"):
+    with pytest.raises(ExecutorClosedError, match="not open"):
         pool.submit(abs, -1)
     async with pool:
         assert await pool.submit(abs, -2) == 2
@@ -745,7 +752,7 @@ async def test_exit_of_a_worker() -> None:
     """A call that ends its process fails alone: the pool replaces the worker and goes on."""
     async with ProcessExecutor(max_workers=2) as pool:
         futures = [pool.submit(abs, n) if n != 3 else pool.submit(die) for n in range(8)]
-        with pytest.raises((WorkerLostError, AioParallelError)):
+        with pytest.raises(WorkerLostError):
             await futures[3]
         rest = futures[:3] + futures[4:]
         assert await wait_all(rest) == [0, 1, 2, 4, 5, 6, 7]
@@ -768,3 +775,24 @@ def test_default_executors_of_several_runs() -> None:
 
     assert asyncio.run(main()) == [2, 2]
     assert asyncio.run(main()) == [2, 2]
+
+
+LOOP_LEFT_OPEN = """
+import asyncio
+from aioparallel import parallelize, wait_all
+
+calls = [parallelize(abs), parallelize(method="process")(abs)]
+
+async def main():
+    return await wait_all([call(-1) for call in calls])
+
+loop = asyncio.new_event_loop()
+print(loop.run_until_complete(main()))
+"""
+
+
+def test_program_ends_without_closing_anything() -> None:
+    """A program that used the default executors and closed nothing, not even its loop, ends by itself."""
+    program = [sys.executable, "-c", LOOP_LEFT_OPEN]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=15, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "[1, 1]\n"), ended.stderr

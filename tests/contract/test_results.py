@@ -205,7 +205,12 @@ async def test_futures_as_arguments(kind: Kind, pool: Any) -> None:
     """A future among the arguments, at any depth of list, tuple, dict and set, is replaced by its value."""
     one, two = pool.submit(kind.fit(jobs.same), 1), pool.submit(kind.fit(jobs.same), 2)
     args, kwargs = await pool.submit(
-        kind.fit(jobs.describe), one, [two, (one, {"deep": [{two}]})], Pair(one, 3), key=one, table={one: frozenset([two])}
+        kind.fit(jobs.describe),
+        one,
+        [two, (one, {"deep": [{two}]})],
+        Pair(one, 3),
+        key=one,
+        table={one: frozenset([two])},
     )
     assert args == (1, [2, (1, {"deep": [{2}]})], Pair(1, 3))
     assert type(args[2]).__name__ == "Pair"

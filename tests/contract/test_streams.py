@@ -77,7 +77,10 @@ async def test_two_streams_in_turn(kind: Kind, opened: Any, tmp_path: Any) -> No
     """Two streams on one worker take turns, and each has its own items."""
     pool = await opened(1)
     logs = [Log(str(tmp_path / name)) for name in "ab"]
-    async with stream(pool, fit_stream(kind, jobs.endless), logs[0]) as a, stream(pool, fit_stream(kind, jobs.endless), logs[1]) as b:
+    async with (
+        stream(pool, fit_stream(kind, jobs.endless), logs[0]) as a,
+        stream(pool, fit_stream(kind, jobs.endless), logs[1]) as b,
+    ):
         for n in range(10):
             assert (await anext(a), await anext(b)) == (n, n)
     assert [log.lines[-1] for log in logs] == ["closed", "closed"]

@@ -210,7 +210,9 @@ async def test_killed_while_sending_a_large_result(opened: Any, log: Log) -> Non
 
 def _is_sending(log: Log) -> bool:
     """Whether the worker sleeps in the call that sends its result."""
-    return bool(log.lines) and "unix_stream" in Path(f"/proc/{log.lines[0]}/wchan").read_text().replace("sock_", "unix_stream")
+    return bool(log.lines) and "unix_stream" in Path(f"/proc/{log.lines[0]}/wchan").read_text().replace(
+        "sock_", "unix_stream"
+    )
 
 
 # Retries and blame

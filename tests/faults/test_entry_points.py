@@ -120,7 +120,8 @@ def test_module_that_shadows_the_standard_library(tmp_path: Path) -> None:
     (tmp_path / "select.py").write_text("raise RuntimeError('the wrong module')\n")
     (tmp_path / "tree.py").write_text("raise RuntimeError('the wrong module')\n")
     (tmp_path / "script.py").write_text(
-        "import sys; here = sys.path.pop(0)\n" + SCRIPT.replace("async def main", "sys.path.insert(0, here)\nasync def main")
+        "import sys; here = sys.path.pop(0)\n"
+        + SCRIPT.replace("async def main", "sys.path.insert(0, here)\nasync def main")
     )
     assert run("script.py", cwd=tmp_path) == "top level\ndone\n"
 

@@ -16,6 +16,7 @@ import pytest
 from aioparallel import wait_all
 from tests.tools import Gate, until
 
+
 class Capture:
     """What has been written to the program's standard output or error."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Chunk", "Chunker", "chunker", "map_target"]
 
 CHUNK_SECONDS = 0.002
-"""So much work is in a chunk, by what the last items took."""
+"""So long a chunk takes, by what the last items took, unless its executor knows better."""
 FASTER = 0.3
 """What one measurement counts when items become quicker; when they become slower, it counts at once."""
 SHARES = 4
@@ -39,6 +39,7 @@ class Chunker:
         submit: Sends a chunk: (items, what to call when some are given back) to the future of its end.
         workers: How many workers share the items.
         fixed: The number of items that the user asked for, or ``None`` to decide by what they take.
+        seconds: So much work is in a chunk, by what the last items took.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class Chunker:
         submit: Callable[[tuple[Any, ...], Callable[[int], None]], SmartFuture[Any]],
         workers: int,
         fixed: int | None,
+        seconds: float,
     ) -> None:
         self._flow = flow
         self._submit = submit
         self._workers = workers
         self._fixed = min(fixed, NOTES) if fixed is not None else None
+        self._budget = seconds
         self._seconds: float | None = None
 
     def learn(self, seconds: float, items: int) -> None:
@@ -68,7 +71,7 @@ class Chunker:
             return self._fixed
         if self._seconds is None:
             return 1
-        size = min(NOTES, int(CHUNK_SECONDS / max(self._seconds, 1e-7)))
+        size = min(NOTES, int(self._budget / max(self._seconds, 1e-7)))
         left = self._flow.left()
         if left is not None:
             size = min(size, -(-left // (SHARES * self._workers)))
@@ -177,4 +180,5 @@ def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options:
         )
         return future
 
-    return Chunker(flow, submit, pool._capacity(), None if options.chunksize == "auto" else int(options.chunksize))
+    fixed = None if options.chunksize == "auto" else int(options.chunksize)
+    return Chunker(flow, submit, pool._capacity(), fixed, getattr(pool, "chunk_seconds", CHUNK_SECONDS))

@@ -11,7 +11,8 @@ from .._model.call import function_name
 from .._model.shapes import Shape, shape_of
 from .._workers.batches import AsyncBatch
 from .._workers.tasks import Tasks
-from .local import Foreman, MappingExecutor, check_callable, group_of
+from .local import Foreman, check_callable, group_of
+from .localmaps import MappingExecutor
 from .mapoptions import checked_count
 from .pool import Run
 
@@ -47,6 +48,8 @@ class CoroutineExecutor(MappingExecutor):
 
     kind = "coroutine"
     batch = AsyncBatch
+    chunk_seconds = 0.02
+    """What a chunk of a map may take is longer than elsewhere, for all calls share one thread's time."""
     shape = Shape.COROUTINE
 
     def __init__(

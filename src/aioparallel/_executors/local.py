@@ -16,28 +16,21 @@ from collections.abc import Callable
 from contextvars import copy_context
 from operator import itemgetter
 from types import CoroutineType
-from typing import Any, ClassVar
+from typing import Any
 
-from .._child import chunks
 from .._futures.smart import SmartFuture
 from .._futures.supervisor import Group
-from .._model.call import Call, Ending, Phase, Stop, function_name
+from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import TaskTimeoutError, WorkerStartError
 from .._model.options import CallOptions
-from .._model.shapes import Shape, shape_of
-from .._policy.batching import Costs
 from .._policy.ledger import Halt, Ledger, Place, Seat, WorkerEnd
-from .._workers.batches import Batch
 from .._workers.crew import Crew
 from .pool import Executor, Run
 
-__all__ = ["Foreman", "LocalExecutor", "MappingExecutor", "check_callable", "group_of"]
+__all__ = ["Foreman", "LocalExecutor", "check_callable", "group_of"]
 
 AHEAD = 256
 """So many calls wait with the crew. It bounds how often the loop and the members take turns."""
-PATIENCE = 0.005
-"""Seconds after which the rest of a chunk that was thought to be short is taken from whoever is in it."""
-
 _ending = itemgetter(1)
 
 
@@ -115,77 +108,6 @@ class LocalExecutor(Executor):
 
     def _worker_count(self, ledger: Ledger) -> int:
         return self._size if ledger.any_ready else 0
-
-
-class MapTarget:
-    """The function of a map with all that its calls have in common.
-
-    Attributes:
-        fn: A function of one item.
-        costs: What its calls take.
-    """
-
-    def __init__(self, fn: Callable[[Any], Any]) -> None:
-        self.fn = fn
-        self.costs = Costs()
-
-    def close(self) -> None:
-        """Nothing is kept anywhere for its sake."""
-
-
-class MappingExecutor(LocalExecutor):
-    """A local executor whose members take several short items of a map at a time."""
-
-    batch: ClassVar[type[Batch]]
-    shape: ClassVar[Shape]
-
-    def _map_target(
-        self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> MapTarget:
-        bound = chunks.bind(fn, star, kwstar, args, kwargs)
-        if bound is not fn:
-            bound.__qualname__ = function_name(fn)
-        return MapTarget(bound)
-
-    def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
-        return shape_of(fn) is self.shape
-
-    def _submit_chunk(
-        self,
-        target: MapTarget,
-        fn: Callable[..., Any],
-        items: tuple[Any, ...],
-        options: CallOptions,
-        *,
-        stop_at_failure: bool,
-        give_back: Callable[[int], None],
-    ) -> SmartFuture[Any]:
-        """Hand over a chunk of a map, on the loop's thread.
-
-        Returns:
-            The future of (values, failures by index), for as many of the items as have ended; the others did
-            not begin.
-        """
-        run = self._run
-        if run is None or run.closing:
-            raise self._closed()
-        batch = self.batch(target.fn, function_name(fn), items, stop_at_failure)
-        call = Call(self, batch, (), {}, options)
-        call.context = copy_context()
-        call.future = SmartFuture(call, run.loop)
-        run.loop.call_later(PATIENCE, self._relieve, run, call, batch, give_back)
-        self._enqueue(run, call)
-        return call.future
-
-    def _relieve(self, run: Run, call: Call, batch: Batch, give_back: Callable[[int], None]) -> None:
-        """A chunk takes long: let the items in it that have not begun go to others."""
-        if call.phase is Phase.SETTLED:
-            return
-        left = PATIENCE if call.begun_at is None else PATIENCE - (time.time() - call.begun_at)
-        if left > 0:
-            run.loop.call_later(left, self._relieve, run, call, batch, give_back)
-        else:
-            give_back(batch.take_rest())
 
 
 class Foreman:

@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import time
+from asyncio import TimerHandle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class Carrier:
         self.halting: set[Call] = set()
         self.asked: set[int] = set()
         """Calls whose kill the agent was asked for."""
+        self.timers: list[TimerHandle] = []
         self.last_look = 0
         self.last_item = -1
         self.split = 0
@@ -166,6 +168,7 @@ class Resident:
             await self._until(lambda: not self.carriers)
         agent, self._agent = self._agent, None
         if agent is not None:
+            await agent.start_over.wait()  # it may be the second one, just starting
             await agent.aclose()
         for carrier in list(self.carriers.values()):
             self._finish(carrier)
@@ -199,6 +202,8 @@ class Resident:
             self._on_end(carrier, {"signal": None, "exitcode": None, "max_rss": None, "oom": None})
 
     async def _replace_agent(self) -> None:
+        if self.run.ledger.closing:
+            return
         try:
             if self._agent_deaths > MAX_AGENT_DEATHS:
                 raise WorkerStartError(f"the host agent ended unasked {self._agent_deaths} times in a row")
@@ -564,7 +569,11 @@ class Resident:
         """Let an idle worker end."""
         carrier: Carrier = step.seat.carrier
         self._bid_farewell(carrier)
-        self.run.loop.call_later(self.pool.grace, self._insist, carrier)
+        self._later(carrier, self.pool.grace, self._insist)
+
+    def _later(self, carrier: Carrier, seconds: float, fn: Callable[[Carrier], None]) -> None:
+        """Look after a worker's end in a while, unless it has come by then."""
+        carrier.timers.append(self.run.loop.call_later(seconds, fn, carrier))
 
     def _bid_farewell(self, carrier: Carrier) -> None:
         may_wait = self.run.drain or carrier.seat.standing is not Standing.STARTING
@@ -597,7 +606,7 @@ class Resident:
             if carrier.link is None or carrier.link_lost:
                 self._finish(carrier)
             else:
-                self.run.loop.call_later(EOF_SECONDS, self._finish, carrier)
+                self._later(carrier, EOF_SECONDS, self._finish)
 
     def _on_output(self, serial: int, stream: int, written: bytes) -> None:
         carrier = self.carriers.get(serial)
@@ -609,7 +618,7 @@ class Resident:
         if carrier.end is not None:
             self._finish(carrier)
         else:
-            self.run.loop.call_later(EOF_SECONDS, self._insist, carrier)
+            self._later(carrier, EOF_SECONDS, self._insist)
 
     def _recover(self, carrier: Carrier, number: int) -> Any:
         """What the items of a chunk returned before the one that the worker died in."""
@@ -624,6 +633,8 @@ class Resident:
         if carrier.finished:
             return
         carrier.finished = True
+        for timer in carrier.timers:  # each would keep the carrier and its buffers for a while
+            timer.cancel()
         if carrier.link is not None:
             carrier.link.drain()
         self.carriers.pop(carrier.serial, None)

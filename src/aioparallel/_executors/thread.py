@@ -13,7 +13,8 @@ from .._model.shapes import Shape, shape_of
 from .._workers.batches import Batch
 from .._workers.cpus import available_cpus
 from .._workers.threads import Threads
-from .local import Foreman, MappingExecutor, check_callable, group_of
+from .local import Foreman, check_callable, group_of
+from .localmaps import MappingExecutor
 from .mapoptions import checked_count
 from .pool import Run
 

@@ -606,9 +606,7 @@ class Ledger:
         else:
             self._settle(call, Verdict.FAILED, lost, settled, now)
 
-    def _taken_back(
-        self, call: Call, settled: list[tuple[Call, Verdict, Any]], back: list[Call], now: float
-    ) -> None:
+    def _taken_back(self, call: Call, settled: list[tuple[Call, Verdict, Any]], back: list[Call], now: float) -> None:
         """The call never began, so it is not counted as tried."""
         call.attempts -= 1
         call.begun_at = None

@@ -49,6 +49,8 @@ class Agent(asyncio.SubprocessProtocol):
         self.pid: int | None = None
         """Known when it listens."""
         self.ended = asyncio.Event()
+        self.start_over = asyncio.Event()
+        """Set when :meth:`start` has ended, either way."""
         """Set when it is gone, and everything that it said has been heard."""
         self._folder = folder
         self._on_event = on_event
@@ -63,6 +65,12 @@ class Agent(asyncio.SubprocessProtocol):
         Raises:
             WorkerStartError: It cannot be started here.
         """
+        try:
+            await self._start()
+        finally:
+            self.start_over.set()
+
+    async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.subprocess_exec(lambda: self, *_command(), stderr=None, start_new_session=True)

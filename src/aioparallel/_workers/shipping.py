@@ -262,11 +262,11 @@ def importable(module: str) -> bool:
 
 
 def _find(module: str) -> bool:
-    if module in sys.builtin_module_names or module in sys.stdlib_module_names:
-        return True
     top = module.partition(".")[0]
     if top == "__main__":
         return False
+    if top in sys.builtin_module_names or top in sys.stdlib_module_names:
+        return True
     found = PathFinder.find_spec(top) or _find_editable(top)
     loaded = getattr(sys.modules.get(top), "__spec__", None)
     return found is not None and (loaded is None or loaded.origin is None or found.origin == loaded.origin)

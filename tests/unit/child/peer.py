@@ -9,10 +9,11 @@ import traceback
 from typing import Any, NamedTuple
 
 from aioparallel._child import page, wire
-from aioparallel._child.page import Page
+from aioparallel._child.page import MAX_THREADS, Page
 from aioparallel._child.wire import ANSWER, CALL, FRAME
 from aioparallel._child.worker import Link, Worker
 from aioparallel._workers.returning import unpack_failure
+from tests.tools import wait_for
 
 TOKEN = b"t" * 32
 SECONDS = 20.0
@@ -62,6 +63,8 @@ class Peer:
             self._link.socket.close()
 
     def close(self) -> None:
+        if self.worker._threaded:
+            wait_for(lambda: not self.page.all_running(MAX_THREADS))  # they end a little after they have answered
         self.socket.close()
         self.thread.join(SECONDS)
         assert not self.thread.is_alive()

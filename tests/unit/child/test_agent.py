@@ -68,7 +68,16 @@ def test_workers_start_lean(host: Host) -> None:
     worker = host.fork()
     worker.call(1, jobs.surroundings)
     modules = set(worker.answer().value["modules"])
-    assert not modules & {"cloudpickle", "asyncio", "numpy", "anyio", "aioparallel", "json", "logging", "multiprocessing"}
+    assert not modules & {
+        "cloudpickle",
+        "asyncio",
+        "numpy",
+        "anyio",
+        "aioparallel",
+        "json",
+        "logging",
+        "multiprocessing",
+    }
 
 
 def test_workers_are_apart(host: Host) -> None:

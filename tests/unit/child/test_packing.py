@@ -27,7 +27,7 @@ from aioparallel._child.wire import OUT_OF_BAND
 LOCK = threading.Lock()
 """What never travels."""
 
-Pair = namedtuple("Pair", "left right")  # noqa: PYI024: an untyped one, as users have them
+Pair = namedtuple("Pair", "left right")
 
 
 class Holder:
@@ -112,7 +112,7 @@ uses_global.__module__ = "__main__"  # as if it had been typed at the prompt
 
 
 def problem_of(value: Any) -> BaseException:
-    with pytest.raises(BaseException) as caught:  # noqa: PT011: whatever it is
+    with pytest.raises(BaseException) as caught:
         dumps_by_value(value)
     return caught.value
 
@@ -198,7 +198,9 @@ def test_objects_that_hide(kind: Callable[..., Any], culprit: str) -> None:
 
 def test_long_culprits_are_cut() -> None:
     """What is shown of a culprit fits into a message."""
-    found = blamed(Reducing.__new__(type("Long", (Reducing,), {"error": ValueError(), "__repr__": lambda _: "x" * 999})))
+    found = blamed(
+        Reducing.__new__(type("Long", (Reducing,), {"error": ValueError(), "__repr__": lambda _: "x" * 999}))
+    )
     assert found.culprit == "x" * 97 + "..."
 
 
@@ -208,7 +210,7 @@ def test_deep_nesting(dumps: Callable[..., bytes]) -> None:
     value: list[Any] = []
     for _ in range(50_000):
         value = [value]
-    with pytest.raises(Exception) as caught:  # noqa: PT011: cloudpickle has one of its own
+    with pytest.raises(Exception) as caught:
         dumps(value, [])
     found = explain(value, caught.value, "args[0]", dumps_by_value)
     assert str(found) == "args[0] is nested too deeply to be pickled"
@@ -296,7 +298,9 @@ class Color(enum.Flag):
 
 def test_enums_by_value_are_complete() -> None:
     """An enum that travels by value keeps the members that cloudpickle forgets."""
-    script = "import sys, pickle; print([(name, m.value) for name, m in pickle.load(sys.stdin.buffer).__members__.items()])"
+    script = (
+        "import sys, pickle; print([(name, m.value) for name, m in pickle.load(sys.stdin.buffer).__members__.items()])"
+    )
     packed = packing.dumps_with(_always_by_value(), Color, None)
     members = subprocess.run([sys.executable, "-c", script], input=packed, capture_output=True, check=True).stdout
     assert members.decode().strip() == "[('NONE', 0), ('RED', 1), ('CRIMSON', 1), ('BLUE', 2)]"

@@ -355,7 +355,10 @@ def test_results_that_have_every_attribute(peer: Peer) -> None:
     ("packed", "reason"),
     [
         (b"not a pickle", "UnpicklingError"),
-        (pickle.dumps(("reference", "no_such_module", "f", 0)), "ModuleNotFoundError: No module named 'no_such_module'"),
+        (
+            pickle.dumps(("reference", "no_such_module", "f", 0)),
+            "ModuleNotFoundError: No module named 'no_such_module'",
+        ),
         (pickle.dumps(("reference", "math", "no_such_name", 0)), "AttributeError"),
         (pickle.dumps(("value", b"garbage")), "UnpicklingError"),
     ],

@@ -379,7 +379,7 @@ class Machine(RuleBasedStateMachine):
 
 TestLedger = Machine.TestCase
 TestLedger.settings = settings(
-    max_examples=80,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     database=None,

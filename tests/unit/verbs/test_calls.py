@@ -224,7 +224,6 @@ async def test_arguments_of_generators(count: Any) -> None:
     assert len([i async for i in count(jobs.add(1, 2))]) == 3
 
 
-@pytest.mark.xfail(reason="a generator in a thread runs in a context of its own")
 async def test_inside_of_generators() -> None:
     """A generator that runs in a thread is inside a call: it knows which, and may make others."""
     assert [item async for item in jobs.look_around()] == ["look_around", 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import stat
@@ -217,7 +218,7 @@ async def test_lost(known: Ends) -> None:
 @pytest.mark.parametrize("size", [10, RECEIVE * 2])
 async def test_cut_frames(known: Ends, size: int) -> None:
     """A frame that was cut is no frame."""
-    known.other.sendall(frame(1, b"whole") + frame(2, b"x" * size)[:-1][: RECEIVE + 100])
+    await known.push(frame(1, b"whole") + frame(2, b"x" * size)[:-1])
     known.other.close()
     await until(lambda: known.lost)
     assert known.frames == [(1, b"whole")]
@@ -236,7 +237,8 @@ async def test_closing(known: Ends) -> None:
     """A connection that the executor closes is not lost, and reads nothing more."""
     known.other.sendall(frame(1, b"a"))
     known.link.close()
-    assert known.other.recv(1) == b""
+    with contextlib.suppress(ConnectionResetError):  # as Linux has it when something was not read
+        assert known.other.recv(1) == b""
     assert (known.frames, known.lost) == ([], [])
 
 
