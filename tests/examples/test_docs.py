@@ -54,7 +54,11 @@ REFERENCE = {
     ],
     "executors": [
         *(name for kind in EXECUTORS for name in parameters(kind)),
-        *(name for name in public(ThreadExecutor) if name not in {"kind", *parameters(ThreadExecutor)}),
+        *(
+            name
+            for name in public(ThreadExecutor)
+            if name not in {"kind", "batch", "shape", *parameters(ThreadExecutor)}
+        ),
         *(field.name for field in dataclasses.fields(PoolStatus)),
     ],
     "futures": [
