@@ -76,7 +76,8 @@ class Supervisor:
         self._body = body
         self._on_done = on_done
         self._ready = asyncio.Event()
-        self._task = Context().run(self.loop.create_task, self._run(), name=name)
+        # Not by the loop's task factory: an eager one would run the body before its owner has the supervisor.
+        self._task = asyncio.Task(self._run(), loop=self.loop, name=name, context=Context())
         self._task.add_done_callback(self._ended)
 
     @property
