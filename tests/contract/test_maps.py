@@ -26,6 +26,7 @@ from aioparallel import (
     TaskTimeoutError,
     WorkerLostError,
 )
+from aioparallel._futures.smart import wrapped
 from tests.contract import mapjobs
 from tests.contract.kinds import Kind, every
 from tests.contract.mapjobs import ItemError
@@ -359,8 +360,13 @@ async def test_async_input_is_opened_pulled_and_closed_by_one_task(kind: Kind, p
                 for x in itertools.count():
                     yield x
 
+    neighbour = wrapped(asyncio.sleep(30))
     async with pool.map(kind.fit(mapjobs.double), items()) as results:
         assert [await anext(results) for _ in range(5)] == [0, 2, 4, 6, 8]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not neighbour.done(), "closing disturbs nobody else on this loop"
+    neighbour.cancel()
 
 
 # Leaving
@@ -379,7 +385,9 @@ async def test_break_in_async_with_ends_everything(kind: Kind, pool: Any, source
     assert pool.task_count == 0
     begun, pulled = len(log.lines), items.pulled
     await asyncio.sleep(0.02)
-    assert (len(log.lines), items.pulled) == (begun, pulled)
+    assert items.pulled == pulled
+    in_hand = 0 if kind.stops else 2  # a thread that was in an item cannot be stopped in the middle of it
+    assert begun <= len(log.lines) <= begun + in_hand
 
 
 @every(lambda kind: kind.later)

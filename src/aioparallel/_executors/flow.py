@@ -207,7 +207,7 @@ class Flow:
                 if not items:
                     break
                 await self._hand_over(pool, items)
-        except Exception as error:
+        except (Exception, BaseExceptionGroup) as error:
             self._blame(error)
         finally:
             await self._put_away(source)
@@ -215,7 +215,7 @@ class Flow:
     async def _put_away(self, source: Source) -> None:
         try:
             await source.aclose()
-        except Exception as error:
+        except (Exception, BaseExceptionGroup) as error:
             self._blame(error)
 
     def _close_intake(self) -> None:

@@ -316,7 +316,7 @@ class Executor(ABC):
         return run.pending + sent < self.max_pending
 
     def _running_count(self, ledger: Ledger) -> int:
-        return sum(min(seat.width, len(seat.held)) for seat in ledger.seats)
+        return sum(min(seat.width, len(seat.held)) for seat in tuple(ledger.seats))  # other threads ask, too
 
     def _worker_count(self, ledger: Ledger) -> int:
         return len(ledger.seats)
@@ -326,7 +326,7 @@ class Executor(ABC):
     def _ensure_open(self) -> Run:
         """The run, opened here and now if need be; calls may be submitted at once."""
         run = self._run
-        if run is not None and run.supervisor.done:
+        if run is not None and (run.supervisor.done or run.loop.is_closed()):
             self._run = run = None
         if run is None:
             run = self._run = Run(self, self._new_ledger())

@@ -92,8 +92,15 @@ class _Async(Source):
 
     async def aclose(self) -> None:
         close = getattr(self._iterator, "aclose", None)
-        if close is not None:
+        if close is None:
+            return
+        try:
             await close()
+        except BaseExceptionGroup as group:
+            # A task group in an async generator wraps the GeneratorExit that closes the generator.
+            _, others = group.split(GeneratorExit)
+            if others is not None:
+                raise others from None
 
 
 class _Threaded(Source):
