@@ -22,14 +22,16 @@ from unittest.mock import patch
 
 from aioparallel import CoroutineExecutor, ProcessExecutor, ThreadExecutor, wait_all
 from aioparallel._child import wire
-from aioparallel._executors.resident import Resident
+from aioparallel._child.page import Page
 from aioparallel._futures.dataflow import pending_in
 from aioparallel._futures.smart import SmartFuture
 from aioparallel._model.call import Call, Ending
 from aioparallel._model.options import DEFAULT_OPTIONS
-from aioparallel._policy.ledger import Ledger, Seat
+from aioparallel._policy.ledger import Ledger
+from aioparallel._policy.seats import Seat
 from aioparallel._workers.link import Link
 from aioparallel._workers.shipping import pack_arguments
+from aioparallel._workers.station import Carrier, LocalStation
 from benchmarks import machine, work
 
 __all__ = ["main"]
@@ -54,27 +56,30 @@ class Stamps:
 
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
+        self._page: Page | None = None
 
-    def send(self, link: Link, kind: int, parts: list[Any]) -> None:
+    def send(self, link: Link, kind: int, parts: list[Any], first: int = 0) -> None:
         """Stands in for ``Link.send``."""
         if kind == wire.CALLS:
             self.times["sending"] = monotonic()
-        _send(link, kind, parts)
+        _send(link, kind, parts, first)
 
-    def on_frame(self, resident: Resident, carrier: Any, kind: int, body: memoryview) -> None:
-        """Stands in for ``Resident._on_frame``."""
+    def on_frame(self, station: LocalStation, carrier: Carrier, kind: int, body: memoryview) -> None:
+        """Stands in for ``LocalStation._on_frame``."""
         if kind != wire.ANSWERS:
-            _on_frame(resident, carrier, kind, body)
+            _on_frame(station, carrier, kind, body)
             return
         self.times["arrived"] = monotonic()
+        if self._page is None:
+            self._page = Page(f"{station.folder}/p{carrier.serial}")
         _, micros, *_ = wire.ANSWER.unpack_from(body)
-        _, begun = carrier.page.running()
-        _on_frame(resident, carrier, kind, body)
+        _, begun = self._page.running()
+        _on_frame(station, carrier, kind, body)
         self.times.update(settled=monotonic(), begun=begun, packed=begun + micros * 1e-6)
 
 
 _send = Link.send
-_on_frame = Resident._on_frame
+_on_frame = LocalStation._on_frame
 
 
 async def one_awaited_call(calls: int) -> Rows:
@@ -83,7 +88,7 @@ async def one_awaited_call(calls: int) -> Rows:
     taken: list[dict[str, float]] = []
     with (
         patch.object(Link, "send", _as_method(stamps.send)),
-        patch.object(Resident, "_on_frame", _as_method(stamps.on_frame)),
+        patch.object(LocalStation, "_on_frame", _as_method(stamps.on_frame)),
     ):
         async with ProcessExecutor(1) as pool:
             for _ in range(calls + 100):
@@ -163,10 +168,10 @@ class Burst:
 
         return run
 
-    def send(self, link: Link, kind: int, parts: list[Any]) -> None:
+    def send(self, link: Link, kind: int, parts: list[Any], first: int = 0) -> None:
         """Stands in for ``Link.send``."""
         self.frames += kind == wire.CALLS
-        _send(link, kind, parts)
+        _send(link, kind, parts, first)
 
 
 async def a_burst(calls: int) -> tuple[Rows, str]:
@@ -178,7 +183,7 @@ async def a_burst(calls: int) -> tuple[Rows, str]:
         busy = -await pool.submit(process_time)
         with (
             patch.object(Link, "send", burst.clocked("send", _as_method(burst.send))),
-            patch.object(Resident, "_on_frame", burst.clocked("receive", _on_frame)),
+            patch.object(LocalStation, "_on_frame", burst.clocked("receive", _on_frame)),
             patch.object(selector, "select", burst.clocked("idle", selector.select)),
         ):
             began = monotonic()

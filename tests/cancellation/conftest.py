@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from aioparallel._executors import resident
-from aioparallel._workers import agents
+from aioparallel._child import folders
+from aioparallel._workers import station
 from tests.contract.kinds import Kind
 from tests.tools import Gate
 
@@ -47,9 +47,9 @@ def _no_folder_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     made: list[str] = []
 
     def private_folder() -> str:
-        made.append(agents.private_folder())
+        made.append(folders.private_folder())
         return made[-1]
 
-    monkeypatch.setattr(resident, "private_folder", private_folder)
+    monkeypatch.setattr(station, "private_folder", private_folder)
     yield
     assert not [folder for folder in made if os.path.exists(folder)]

@@ -300,7 +300,7 @@ async def test_blame_within_a_frame(opened: Any, log: Log) -> None:
 
 def agent_of(pool: ProcessExecutor) -> int:
     """The process id of a pool's host agent."""
-    pid = pool._workers._agent.pid  # type: ignore[union-attr]
+    pid = pool._workers.station.agent.pid  # type: ignore[union-attr]
     assert pid is not None
     return pid
 
@@ -384,3 +384,19 @@ async def test_folder_is_deleted(opened: Any, gate: Gate) -> None:
         assert await asyncio.wait_for(pool.submit(abs, -1), 20) == 1
     gate.open()
     assert await running == "kept"
+
+
+async def test_cancelled_calls_that_were_sent_never_begin(opened: Any, gate: Gate, log: Log) -> None:
+    """Calls that wait in a worker behind a long one, and are cancelled, never begin, also when the long one has ended."""
+    pool = await opened(1)
+    await wait_all([pool.submit(tick, log, -1) for _ in range(300)])  # now they are known to be short, and sent ahead
+    long = pool.submit(hold, gate)
+    sent = [pool.submit(tick, log, n) for n in range(200)]
+    await until(lambda: gate.entered)
+    for call in sent:
+        call.cancel()
+    await asyncio.wait(sent)
+    gate.open()
+    await long
+    assert await pool.submit(tick, log, "after") == "after"
+    assert set(log.lines) == {"-1", "after"}

@@ -162,5 +162,5 @@ async def test_deaths_and_cancellations(opened: Any) -> None:
 async def test_many_workers(opened: Any) -> None:
     """A pool may have many workers; all of them are used, and all end."""
     pool = await opened(24)
-    await until(lambda: pool._run.ledger._ready == 24)
+    await until(lambda: pool._run.ledger._roster.ready == 24)
     assert await wait_all([pool.submit(abs, -n) for n in range(1000)]) == list(range(1000))

@@ -51,7 +51,7 @@ async def test_grandchildren(opened: Any, log: Log, how: str) -> None:
             await call
     elif how == "kill":
         os.kill(children(log)[0], signal.SIGKILL)  # the child alone
-        (carrier,) = pool._workers.carriers.values()
+        (carrier,) = pool._workers.station.carriers.values()
         os.kill(carrier.pid, signal.SIGKILL)
         with pytest.raises(WorkerLostError):
             await call
@@ -120,7 +120,7 @@ async def test_own_signal_handlers(opened: Any, gate: Gate) -> None:
         os.kill(gate.entered[0], signal.SIGTERM)
         with pytest.raises(WorkerLostError, match="SIGTERM"):
             await call
-        os.kill(pool._workers._agent.pid, signal.SIGHUP)
+        os.kill(pool._workers.station.agent.pid, signal.SIGHUP)
         assert await pool.submit(abs, -1) == 1
         assert received == []
         os.kill(os.getpid(), signal.SIGTERM)
@@ -136,8 +136,8 @@ async def test_interrupt(opened: Any, gate: Gate) -> None:
     call = pool.submit(hold, gate, "uninterrupted")
     await until(lambda: gate.entered)
     os.kill(gate.entered[0], signal.SIGINT)
-    os.kill(pool._workers._agent.pid, signal.SIGINT)
-    os.kill(pool._workers._agent.pid, signal.SIGTERM)
+    os.kill(pool._workers.station.agent.pid, signal.SIGINT)
+    os.kill(pool._workers.station.agent.pid, signal.SIGTERM)
     gate.open()
     assert await call == "uninterrupted"
     assert pool.status().deaths == 0

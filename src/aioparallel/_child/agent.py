@@ -1,74 +1,84 @@
 """The host agent: a small, single-threaded parent of a pool's workers on one machine.
 
-It never runs the user's code. It forks workers on request, reaps them, kills exactly the
-one call it is told to, forwards what workers write, and ends everything when its lifeline,
-standard input, closes: then the executor is gone, however it went.
+It never runs the user's code. It forks workers on request, looks at what they do, kills exactly the one call it is told
+to, reaps them, forwards what they write, and ends everything when its lifeline closes: standard input, which the
+executor holds however far away it is. Where the executor is on another machine, it also carries the workers' links,
+and ends everything when it has heard nothing for the time of its lease.
 
-Each is a frame: u32 length, then a message (see :mod:`.messages`), which on the way out has
-an ``M`` before it, or ``O``, the worker's serial number, the stream and raw output. In: ``open``, ``fork``, ``kill``.
-Out: ``ready``, ``forked``, ``spared``, ``gone``.
+It speaks frames (see :mod:`.mux`). The messages that it is told, with their fields:
+
+=============  =================================================================================================
+``open``       once: ``folder`` of the pool (none: make one, and carry links), ``threads`` per worker, ``max_memory``
+               of one (bytes), ``lease`` (milliseconds)
+``fork``       a worker: ``serial``, ``index``, ``token``, ``env``
+``halt``       a ``call`` of a worker, by its number: take it back, or kill it if it runs, with its ``stack``
+``ask``        a ``call``, in a worker with threads, to end by itself, and not to begin
+``forget``     a ``call`` that was to be halted has ended
+``look``       let nothing wait behind a long call, up to ``call``, nor, with ``chunks``, behind a long item
+``kill``       a worker, whatever it runs, with its ``stack``
+``move``       to another ``folder``
+``beat``       the executor lives; is answered with the same ``number``
+=============  =================================================================================================
+
+What it says: ``ready`` or ``failed``, ``forked``, ``split`` (a chunk: from which item on it will not run), ``taken``
+(bytes of a link), ``beat``, and ``gone``: a worker, with all that is known of its end, after its last answers.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
-from struct import Struct
 
-from . import messages, stacks, tree, worker
+from . import children, messages, mux, tree, wire
+from .children import Child
+from .folders import private_folder
 from .lean import signal
-from .page import Page, create
+from .looking import ANSWERS, KILL
+from .page import CANCELLED
+from .polling import IN, Outlet, Poll
+from .worker import memory_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-MESSAGE = Struct("<I")
-OUTPUT = Struct("<cIB")
-MAX_MESSAGE = 1 << 24
 MAX_UNSENT = 1 << 20
-"""Bytes of output that wait for the executor; beyond that, workers wait in their ``write``."""
-STOP_SECONDS = 0.1
+"""Bytes that wait for the executor; beyond that, workers wait in their ``write``."""
+RECEIVE = 1 << 18
 DRAIN_SECONDS = 0.2
 END_SECONDS = 2.0
 """So long the agent waits until all that it killed has ended."""
-
-
-class Child:
-    """A worker as its parent sees it."""
-
-    def __init__(self, serial: int, pid: int, mark: str, page_path: str, outputs: list[int]) -> None:
-        self.serial = serial
-        self.pid = pid
-        self.mark = mark
-        self.page_path = page_path
-        self.page = Page(page_path)
-        self.stack = ""
-        self.outputs = outputs
-        self.end: dict[str, Any] | None = None
-        self.ended_at = 0.0
+HARD_CAP = 2
+"""So many times its limit may a worker have while it runs a call."""
+MEMORY_SECONDS = 0.1
 
 
 class Agent:
-    """Serves one executor over standard input and output."""
+    """Serves one executor over two descriptors."""
 
     def __init__(self, source: int, sink: int) -> None:
         self.source = source
-        self.sink = sink
         self.folder = ""
+        self.threads = 1
+        self.max_memory: int | None = None
+        self.lease: float | None = None
         self.children: dict[int, Child] = {}
-        self.by_output: dict[int, tuple[Child, int]] = {}
-        self.unread = bytearray()
-        self.unsent = bytearray()
-        self.poll = select.poll()
-        self.poll.register(source, select.POLLIN)
+        self.by_pid: dict[int, Child] = {}
+        self.poll = Poll()
+        self.splitter = mux.Splitter()
+        self.outlet = Outlet(self.poll, sink, self._break)
+        self.outlet.on_room = self._listen
+        self.held_back = False
+        """Whether workers wait in their writes."""
+        self.serving = True
+        self.heard = time.monotonic()
+        self.next_weighing = 0.0
+        self.poll.watch(source, IN, self._on_source)
         self.wakeup, wake = os.pipe()
         os.set_blocking(self.wakeup, False)
         os.set_blocking(wake, False)
-        os.set_blocking(sink, False)
-        self.poll.register(self.wakeup, select.POLLIN)
+        self.poll.watch(self.wakeup, IN, lambda event: self._reap())
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -77,169 +87,208 @@ class Agent:
     def serve(self) -> NoReturn:
         """Work until the lifeline closes; then leave nothing behind."""
         try:
-            while self._step():
-                pass
+            while self.serving:
+                self.poll.wait(self._patience(time.monotonic()))
+                self._look_after(time.monotonic())
+        except Exception as error:
+            print(f"the host agent ends: {type(error).__name__}: {error}", file=sys.stderr)
         finally:
             self._end_everything()
             os._exit(0)
 
-    def _step(self) -> bool:
-        for descriptor, event in self.poll.poll(self._patience()):
-            if descriptor == self.source:
-                if not self._read_messages():
-                    return False
-            elif descriptor == self.wakeup:
-                os.read(self.wakeup, 4096)
-                self._reap()
-            elif descriptor == self.sink:
-                self._flush()
-                if event & (select.POLLERR | select.POLLHUP):
-                    return False
-            elif descriptor in self.by_output:
-                self._forward(descriptor)
-        self._announce_ends()
-        return True
+    def _break(self) -> None:
+        """The executor is gone."""
+        self.serving = False
 
-    def _patience(self) -> float | None:
-        """Milliseconds until a dead worker is announced although its output stays open."""
-        ends = [child.ended_at for child in self.children.values() if child.end is not None]
-        return max(1.0, (min(ends) + DRAIN_SECONDS - time.monotonic()) * 1000) if ends else None
+    def _patience(self, now: float) -> float | None:
+        """Milliseconds until something is to be done although nothing has happened."""
+        times = [child.ended_at + DRAIN_SECONDS for child in self.children.values() if child.end is not None]
+        times += [child.watch.next_look for child in self.children.values()]
+        if self.max_memory is not None and self.children:
+            times.append(self.next_weighing)
+        if self.lease is not None:
+            times.append(self.heard + self.lease)
+        first = min(times, default=None)
+        return None if first is None or first == float("inf") else max(0.0, first - now) * 1000 + 0.2
 
-    # Messages
+    def _look_after(self, now: float) -> None:
+        for child in [child for child in self.children.values() if child.watch.next_look <= now]:
+            self._look_at(child, now)
+        if self.max_memory is not None and now >= self.next_weighing:
+            self.next_weighing = now + MEMORY_SECONDS
+            self._weigh(self.max_memory)
+        self._announce_ends(now)
+        if self.lease is not None and now - self.heard > self.lease:
+            self.serving = False
 
-    def _read_messages(self) -> bool:
-        received = os.read(self.source, 65536)
+    # What the executor says
+
+    def _on_source(self, event: int) -> None:
+        try:
+            received = os.read(self.source, RECEIVE)
+        except OSError:
+            received = b""
         if not received:
-            return False
-        self.unread += received
-        while len(self.unread) >= MESSAGE.size:
-            (length,) = MESSAGE.unpack_from(self.unread)
-            if length > MAX_MESSAGE:
-                return False
-            if len(self.unread) < MESSAGE.size + length:
-                break
-            message = messages.loads(bytes(self.unread[MESSAGE.size : MESSAGE.size + length]))
-            del self.unread[: MESSAGE.size + length]
-            getattr(self, f"_on_{message['op']}")(message)
-        return True
+            self.serving = False
+            return
+        self.heard = time.monotonic()
+        for kind, serial, body in self.splitter.feed(received):
+            if kind == mux.LINK:
+                child = self.children.get(serial)
+                if child is not None and child.link is not None:
+                    child.link.write(body)
+            elif kind == mux.MESSAGE:
+                message = messages.loads(bytes(body))
+                getattr(self, f"_on_{message['op']}")(message)
+            else:
+                raise mux.MuxError(f"a frame of kind {kind!r}")
 
     def _say(self, **message: Any) -> None:
-        self._queue(b"M" + messages.dumps(message))
+        self._send(mux.MESSAGE, 0, messages.dumps(message))
 
-    def _queue(self, body: bytes) -> None:
-        self.unsent += MESSAGE.pack(len(body)) + body
-        self._flush()
+    def _send(self, kind: bytes, serial: int, *parts: bytes) -> None:
+        self.outlet.write(mux.head(kind, serial, sum(map(len, parts))), *parts)
+        if self.outlet.waiting > MAX_UNSENT and not self.held_back:
+            self._listen()
 
-    def _flush(self) -> None:
-        try:
-            while self.unsent:
-                del self.unsent[: os.write(self.sink, self.unsent)]
-        except BlockingIOError:
-            self.poll.register(self.sink, select.POLLOUT)
-        except OSError:
-            self.unsent.clear()  # the executor is gone; the lifeline says so too
-        else:
-            try:
-                self.poll.unregister(self.sink)
-            except KeyError:
-                pass
-        self._listen_to_outputs()
-
-    def _listen_to_outputs(self) -> None:
+    def _listen(self) -> None:
         """While the executor does not keep up, let those who write wait."""
-        wanted = select.POLLIN if len(self.unsent) < MAX_UNSENT else 0
-        for descriptor in self.by_output:
-            self.poll.register(descriptor, wanted)
+        self.held_back = self.outlet.waiting > MAX_UNSENT
+        events = 0 if self.held_back else IN
+        for child in self.children.values():
+            for descriptor in child.outputs:
+                self._listen_to(child, descriptor, events)
+            if child.link is not None:
+                child.link.listen(not self.held_back)
 
     def _on_open(self, message: dict[str, Any]) -> None:
-        self.folder = message["folder"]
+        self.threads = message["threads"]
+        self.max_memory = message["max_memory"]
+        self.lease = None if message["lease"] is None else message["lease"] / 1000
+        try:
+            self.folder = message["folder"] or private_folder()
+            if message["folder"] is None:
+                from .carrying import Dock
+
+                Dock(self.poll, os.path.join(self.folder, "s"), self._on_connection)
+        except OSError as error:  # no room on the disk, most likely
+            self._say(ev="failed", reason=f"{type(error).__name__}: {error}")
+            return
         tree.adopt_orphans()
         self._say(ev="ready", pid=os.getpid(), version=sys.version.partition(" ")[0])
+
+    def _on_move(self, message: dict[str, Any]) -> None:
+        self.folder = message["folder"]
+
+    def _on_beat(self, message: dict[str, Any]) -> None:
+        self._say(ev="beat", number=message["number"])
 
     # Workers
 
     def _on_fork(self, message: dict[str, Any]) -> None:
-        serial, index = message["serial"], message["index"]
-        page_path = os.path.join(self.folder, f"p{serial}")
-        pipes: list[int] = []
-        parent = os.getpid()
+        serial = message["serial"]
         try:
-            create(page_path)
-            pipes += os.pipe()
-            pipes += os.pipe()
-            pid = os.fork()
-        except OSError as error:  # of memory, processes, files or room on the disk there is no more
-            self._cannot_fork(serial, pipes, error)
+            child = children.fork(message, self.folder)
+        except OSError as error:
+            self._send(mux.ERR, serial, f"the host agent cannot start a worker: {error}\n".encode())
+            nothing = {"pid": None, "signal": None, "exitcode": None, "max_rss": None, "stack": "", "oom": None}
+            self._say(ev="gone", serial=serial, running="", **nothing)
             return
-        out_read, out_write, err_read, err_write = pipes
-        if not pid:
-            self._become_worker(message, index, page_path, parent, out_write, err_write)
-        os.close(out_write)
-        os.close(err_write)
-        child = self.children[pid] = Child(serial, pid, message["token"], page_path, [out_read, err_read])
-        for stream, descriptor in enumerate(child.outputs, start=1):
-            os.set_blocking(descriptor, False)
-            self.by_output[descriptor] = (child, stream)
-            self.poll.register(descriptor, select.POLLIN)
-        self._say(ev="forked", serial=serial, pid=pid)
+        self.children[serial] = self.by_pid[child.pid] = child
+        for descriptor in child.outputs:
+            self._listen_to(child, descriptor, 0 if self.held_back else IN)
+        self._say(ev="forked", serial=serial, pid=child.pid)
 
-    def _cannot_fork(self, serial: int, pipes: list[int], error: OSError) -> None:
-        for descriptor in pipes:
+    def _on_connection(self, token: str, descriptor: int) -> None:
+        child = next((child for child in self.children.values() if child.mark == token), None)
+        if child is None or child.link is not None:
             os.close(descriptor)
-        self._queue(OUTPUT.pack(b"O", serial, 2) + f"the host agent cannot start a worker: {error}\n".encode())
-        self._say(ev="gone", serial=serial, pid=None, signal=None, exitcode=None, max_rss=None, stack="", oom=None)
+            return
+        from .carrying import Carried
 
-    def _become_worker(
-        self, message: dict[str, Any], index: int, page_path: str, parent: int, out: int, err: int
-    ) -> NoReturn:
-        """In the new process: leave the agent behind, and be a worker until the end."""
-        code = 1
+        serial = child.serial
+        child.link = Carried(
+            self.poll,
+            descriptor,
+            lambda received: self._send(mux.LINK, serial, received),
+            lambda taken: self._say(ev="taken", serial=serial, bytes=taken),
+        )
+
+    def _listen_to(self, child: Child, descriptor: int, events: int) -> None:
+        self.poll.watch(descriptor, events, lambda event: self._forward(child, descriptor))
+
+    def _forward(self, child: Child, descriptor: int) -> None:
         try:
-            os.setsid()
-            tree.die_with_parent(parent)
-            _reset_signals()
-            _redirect(out, err)
-            os.environ.update(entry.split("=", 1) for entry in message["env"].split("\0") if entry)
-            os.environ[tree.MARK] = message["token"]
-            worker.main(os.path.join(self.folder, "s"), page_path, bytes.fromhex(message["token"]), index)
-            code = 0
-        except BaseException as error:
-            sys.excepthook(type(error), error, error.__traceback__)
-        finally:
-            _leave(code)
+            written = os.read(descriptor, 65536)
+        except BlockingIOError:
+            return
+        if written:
+            self._send(child.outputs[descriptor], child.serial, written)
+        else:
+            self._close_output(child, descriptor)
+
+    def _close_output(self, child: Child, descriptor: int) -> None:
+        del child.outputs[descriptor]
+        self.poll.ignore(descriptor)
+        os.close(descriptor)
+
+    # Calls
+
+    def _on_halt(self, message: dict[str, Any]) -> None:
+        child = self.children.get(message["serial"])
+        if child is not None and child.end is None:
+            child.watch.halt(message["call"], bool(message["stack"]))
+
+    def _on_ask(self, message: dict[str, Any]) -> None:
+        child = self.children.get(message["serial"])
+        if child is not None:
+            child.page.flag(message["call"], CANCELLED)
+
+    def _on_forget(self, message: dict[str, Any]) -> None:
+        child = self.children.get(message["serial"])
+        if child is not None:
+            child.watch.forget(message["call"])
+
+    def _on_look(self, message: dict[str, Any]) -> None:
+        child = self.children.get(message["serial"])
+        if child is not None and child.end is None:
+            child.watch.look_behind(message["call"], bool(message["chunks"]))
 
     def _on_kill(self, message: dict[str, Any]) -> None:
-        """Kill a worker; if a call is named, only while it runs that very call."""
-        child = next((child for child in self.children.values() if child.serial == message["serial"]), None)
-        if child is None or child.end is not None:
-            return
-        number = message["call"]
-        if message["stack"]:
-            child.stack = stacks.take(child.pid, child.page_path)
-        if number is None or self._stop_and_look(child) == number:
-            tree.kill(child.pid, child.mark)
-        elif child.end is None:
-            child.stack = ""
-            os.kill(child.pid, signal.SIGCONT)
-            self._say(ev="spared", serial=child.serial, call=number)
+        child = self.children.get(message["serial"])
+        if child is not None:
+            child.kill(None, bool(message["stack"]))
 
-    def _stop_and_look(self, child: Child) -> int:
-        """Which call the worker runs, with the worker stopped, so that it stays true."""
-        os.kill(child.pid, signal.SIGSTOP)
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline:
-            pid, status, usage = os.wait4(child.pid, os.WUNTRACED | os.WNOHANG)
-            if pid and os.WIFSTOPPED(status):
-                break
-            if pid:
-                self._ended(child, status, usage)
-                return 0
-            time.sleep(0.0002)
-        return child.page.running()[0]
+    def _look_at(self, child: Child, now: float) -> None:
+        for what, found, more in child.watch.look(now):
+            if what == KILL:
+                if child.kill(found, more):
+                    child.watch.spared(found)
+            elif what == ANSWERS:
+                self._send(mux.VOICE, child.serial, bytes([wire.ANSWERS]), found)
+            else:
+                self._say(ev="split", serial=child.serial, call=found, item=more)
+
+    def _weigh(self, limit: int) -> None:
+        """Kill the one call that makes its worker far larger than it may be."""
+        for child in self.children.values():
+            running = child.page.all_running(self.threads)
+            used = memory_of(child.pid) if running and child.end is None else 0
+            if used > HARD_CAP * limit:
+                child.too_large = (
+                    f"it used {used / 2**20:.0f} MiB, and was killed by aioparallel, because that is more than "
+                    f"{HARD_CAP} times max_rss_per_worker ({limit / 2**20:.0f} MiB)"
+                )
+                if child.kill(next(iter(running)) if self.threads == 1 else None, False):
+                    child.too_large = None
 
     # Ends
 
     def _reap(self) -> None:
+        try:
+            os.read(self.wakeup, 4096)
+        except BlockingIOError:
+            pass
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -247,55 +296,32 @@ class Agent:
                 return
             if not pid:
                 return
-            child = self.children.get(pid)
+            child = self.by_pid.get(pid)
             if child is not None:
-                self._ended(child, status, usage)
+                child.ended(status, usage)
 
-    def _ended(self, child: Child, status: int, usage: Any) -> None:
-        tree.sweep(child.pid, child.mark)
-        killed = os.WIFSIGNALED(status)
-        child.ended_at = time.monotonic()
-        child.end = {
-            "serial": child.serial,
-            "pid": child.pid,
-            "signal": _signal_name(os.WTERMSIG(status)) if killed else None,
-            "exitcode": None if killed else os.WEXITSTATUS(status),
-            "max_rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-            "stack": child.stack,
-            "oom": tree.out_of_memory() if killed else None,
-        }
-
-    def _announce_ends(self) -> None:
+    def _announce_ends(self, now: float) -> None:
         """Say that a worker is gone: when its output has ended, or a little later."""
         for child in [child for child in self.children.values() if child.end is not None]:
-            if not child.outputs or time.monotonic() - child.ended_at >= DRAIN_SECONDS:
-                for descriptor in list(child.outputs):
-                    self._close_output(descriptor)
-                del self.children[child.pid]
-                child.page.close()
-                stacks.forget(child.page_path)
-                assert child.end is not None, "that is what was asked"
-                self._say(ev="gone", **child.end)
+            if not child.outputs or now - child.ended_at >= DRAIN_SECONDS:
+                self._announce_end(child, now)
 
-    def _forward(self, descriptor: int) -> None:
-        child, stream = self.by_output[descriptor]
-        try:
-            written = os.read(descriptor, 65536)
-        except BlockingIOError:
-            return
-        if written:
-            self._queue(OUTPUT.pack(b"O", child.serial, stream) + written)
-        else:
-            self._close_output(descriptor)
-
-    def _close_output(self, descriptor: int) -> None:
-        child, _ = self.by_output.pop(descriptor)
-        child.outputs.remove(descriptor)
-        self.poll.unregister(descriptor)
-        os.close(descriptor)
+    def _announce_end(self, child: Child, now: float) -> None:
+        for descriptor in list(child.outputs):
+            self._close_output(child, descriptor)
+        del self.children[child.serial], self.by_pid[child.pid]
+        running = child.page.all_running(self.threads)
+        unsent, notes = child.page.unsent(), child.notes() if running else b""
+        assert child.end is not None, "that is what was asked"
+        child.close()  # first what it has sent itself, then what it had no time to send
+        if unsent:
+            self._send(mux.VOICE, child.serial, bytes([wire.ANSWERS]), unsent)
+        if notes:
+            self._send(mux.VOICE, child.serial, bytes([wire.NOTES]), notes)
+        self._say(ev="gone", running=_written(running, now), **child.end)
 
     def _end_everything(self) -> None:
-        for child in list(self.children.values()):
+        for child in self.children.values():
             if child.end is None:
                 tree.kill(child.pid, child.mark)
         _kill_all()
@@ -303,6 +329,11 @@ class Agent:
             import shutil
 
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _written(running: dict[int, float], now: float) -> str:
+    """Numbers of calls, and for how many microseconds each has run."""
+    return " ".join(f"{number}:{int((now - began) * 1e6)}" for number, began in running.items())
 
 
 def _kill_all() -> None:
@@ -315,49 +346,6 @@ def _kill_all() -> None:
                 time.sleep(0.0005)
         except ChildProcessError:
             return
-
-
-def _reset_signals() -> None:
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def _redirect(out: int, err: int) -> None:
-    """Give the worker its own standard streams, and close everything that is the agent's."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(out, 1)
-    os.dup2(err, 2)
-    os.closerange(3, 4096)
-    sys.stdin, sys.stdout, sys.stderr = _text(0, "r"), _text(1, "w"), _text(2, "w")
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
-
-
-def _text(descriptor: int, mode: str) -> Any:
-    """A standard stream, by lines."""
-    return open(descriptor, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process the way an interpreter ends, as far as that is safe after a fork."""
-    try:
-        import atexit
-
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
-
-
-def _signal_name(number: int) -> str:
-    import signal
-
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def main() -> NoReturn:

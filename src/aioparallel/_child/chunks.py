@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from .page import Page
+    from .page import Notes, Page
 
     Chunk = tuple[list[Any], dict[int, bytes]]
     """What the items returned (as many as have ended), and the packed failures of some of them."""
@@ -74,12 +74,12 @@ def _keep(index: int, value: Any, values: list[Any], failed: dict[int, bytes], p
     return page.notes.keep(index, pickled, failed=False)
 
 
-def recover(page: Page, count: int) -> Chunk:
+def recover(notes: Notes) -> Chunk:
     """In the executor: what the items of a chunk returned before the worker died in the next one."""
     values: list[Any] = []
     failed: dict[int, bytes] = {}
-    for index, (kept, value) in enumerate(page.notes.read(count)):
-        if kept == page.notes.FAILED and isinstance(value, bytes):
+    for index, (kept, value) in enumerate(notes.read()):
+        if kept == notes.FAILED and isinstance(value, bytes):
             failed[index] = value
             values.append(None)
         else:

@@ -4,16 +4,18 @@ It answers, without a system call and whatever happened to the worker, what the 
 doing::
 
        0  u64   bytes in the outbox that count
-      64  per thread of the worker: f64 time it began its call, u64 number of that call (0: none)
-    2048  one flag per call in flight (number modulo 2048): 1 asks the worker to give it back
+      64  per thread of the worker: f64 time it began its call, u64 number of that call, with the highest bit set
+          as soon as it has ended
+    2048  one flag per call in flight (number modulo 2048): asks the worker to give it back, or says it is cancelled
     4151  9 bytes of room for a frame header, so that the outbox is sent as it lies
     4160  the outbox: answers that were not sent yet
   266304  notes: what the items of the chunk that runs have returned (see :mod:`.chunks`)
 
-The worker writes the number of a call *before* it looks at the flag, and the executor
-sets the flag before it looks at the number. The worker commits an answer to the outbox
-before the next call's number, so when it is killed, every answer before the running call
-is in the outbox or was sent, and the number names the one call to blame.
+The worker writes the number of a call *before* it looks at the flag, and who sets a
+flag does so before looking at the number. When a call has ended, the worker takes its
+flag down. It commits an answer to the outbox before the next call's number, so when it
+is killed, every answer before the running call is in the outbox or was sent, and the
+number names the one call to blame.
 """
 
 from __future__ import annotations
@@ -35,6 +37,12 @@ FLAGS_AT = 2048
 FLAGS = 2048
 MAX_THREADS = 100
 
+TAKEN_BACK = 1
+"""A flag: somebody else will run the call, unless it has begun."""
+CANCELLED = 2
+"""A flag: nobody wants the call's result any more."""
+
+_ENDED = 1 << 63
 _FIRST = 8
 """Thread slots begin at byte 64; each has 16 bytes."""
 
@@ -65,6 +73,7 @@ class Notes:
     LIMIT = 1 << 62
 
     def __init__(self, memory: memoryview) -> None:
+        self._memory = memory
         self.tags = memory[:NOTES]
         numbers = memory[NOTES : 9 * NOTES]
         self.ints = numbers.cast("q")
@@ -74,8 +83,12 @@ class Notes:
 
     def close(self) -> None:
         """Let go of the memory."""
-        for view in (self.tags, self.ints, self.floats, self._pickles):
+        for view in (self.tags, self.ints, self.floats, self._pickles, self._memory):
             view.release()
+
+    def raw(self) -> bytes:
+        """All notes as they lie here, for another :class:`Notes` to be made of a copy."""
+        return bytes(self._memory)
 
     def clear(self) -> None:
         """A chunk begins."""
@@ -93,14 +106,14 @@ class Notes:
         self._end = end
         return True
 
-    def count(self, most: int) -> int:
-        """How many items are noted, of so many."""
-        found = bytes(self.tags[:most]).find(0)
-        return most if found < 0 else found
+    def count(self) -> int:
+        """How many items are noted."""
+        found = bytes(self.tags).find(0)
+        return NOTES if found < 0 else found
 
-    def read(self, most: int) -> list[tuple[int, object]]:
+    def read(self) -> list[tuple[int, object]]:
         """The tag, and the number or pickle, of each item that is noted."""
-        return [(self.tags[index], self._value(index)) for index in range(self.count(most))]
+        return [(self.tags[index], self._value(index)) for index in range(self.count())]
 
     def _value(self, index: int) -> object:
         tag = self.tags[index]
@@ -149,7 +162,7 @@ class Page:
 
     def end(self, thread: int = 0) -> None:
         """Say that no call runs."""
-        self._words[_FIRST + 2 * thread + 1] = 0
+        self._words[_FIRST + 2 * thread + 1] |= _ENDED
 
     def commit(self, length: int) -> None:
         """So many bytes of the outbox count from now on."""
@@ -160,20 +173,21 @@ class Page:
     def running(self, thread: int = 0) -> tuple[int, float]:
         """The number of the call that runs (0: none), and when it began (``time.monotonic``)."""
         slot = _FIRST + 2 * thread
-        return self._words[slot + 1], self._times[slot]
+        number = self._words[slot + 1]
+        return 0 if number & _ENDED else number, self._times[slot]
 
     def all_running(self, threads: int) -> dict[int, float]:
         """The numbers of all calls that run, and when each began."""
         running = (self.running(thread) for thread in range(threads))
         return {number: began for number, began in running if number}
 
-    def withdraw(self, number: int) -> None:
-        """Ask the worker to give a call back unbegun."""
-        self.flags[number % FLAGS] = 1
+    def latest(self) -> int:
+        """The number of the call that began last, whether it has ended or not (0: none has)."""
+        return self._words[_FIRST + 1] & ~_ENDED
 
-    def forget(self, number: int) -> None:
-        """The call has ended; its flag may be used for another."""
-        self.flags[number % FLAGS] = 0
+    def flag(self, number: int, value: int) -> None:
+        """Set the flag of a call, or take it down (0)."""
+        self.flags[number % FLAGS] = value
 
     def unsent(self) -> bytes:
         """The answers in the outbox. Only sure while the worker is stopped, or stays in one call."""

@@ -23,7 +23,7 @@ from .current import Current, current
 from .lean import SimpleQueue, pickle, socket
 from .logs import Logs
 from .memory import mapped, room
-from .page import OUTBOX, Page
+from .page import CANCELLED, OUTBOX, Page
 from .streams import Streams, start_thread
 from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
 
@@ -199,7 +199,8 @@ class Worker:
 
     def _set_up(self, setup: dict[str, Any]) -> bool:
         try:
-            sys.path[:] = setup["path"]
+            if setup["path"] is not None:  # or it is another machine's
+                sys.path[:] = setup["path"]
             sys.argv[:] = setup["argv"]
             self.host = setup["host"]
             self._max_memory = setup["max_memory"]
@@ -251,15 +252,17 @@ class Worker:
             for record in self._records(memoryview(bytes(body)) if len(body) <= wire.OUT_OF_BAND else body):
                 self._queue.put(record)
             return
-        outbox, page = self.outbox, self.page
+        outbox, page, flags, flag_count = self.outbox, self.page, self.page.flags, len(self.page.flags)
         now = monotonic()
         for record in self._records(body):
             number = record[0]
             outbox.flush_if_old(now)
             if page.begin(number, now):
+                flags[number % flag_count] = 0
                 outbox.add(ANSWER.pack(number, 0, WITHDRAWN, 0, 0), now)
                 continue
             ending, payload, buffers = self._run(record)
+            flags[number % flag_count] = 0
             then = monotonic()
             head = ANSWER.pack(number, int((then - now) * 1e6), ending, len(buffers), len(payload))
             if buffers:
@@ -273,7 +276,7 @@ class Worker:
 
     def _check_memory(self) -> None:
         """Between calls: say that this worker has grown too large, and should be replaced."""
-        if self._max_memory is not None and memory() > self._max_memory:
+        if self._max_memory is not None and memory_of("self") > self._max_memory:
             self._max_memory = None
             self.link.send(wire.FULL)
 
@@ -284,6 +287,7 @@ class Worker:
             number, now = record[0], monotonic()
             withdrawn = self.page.begin(number, now, thread)
             ending, payload, buffers = (WITHDRAWN, b"", []) if withdrawn else self._run(record)
+            self.page.flag(number, 0)
             head = ANSWER.pack(number, int((monotonic() - now) * 1e6), ending, len(buffers), len(payload))
             self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
             self.page.end(thread)
@@ -294,7 +298,7 @@ class Worker:
         number, id, function, attempt, verb, payload, buffers = record
         name = self.names.get(function, "?")
         flags, flag = self.page.flags, number % len(self.page.flags)
-        current.set(Current(id, name, attempt, self.index, self.host, lambda: bool(flags[flag])))
+        current.set(Current(id, name, attempt, self.index, self.host, lambda: flags[flag] == CANCELLED))
         try:
             fn, args, kwargs = self._load(function, payload, buffers, name)
         except _Unloadable as error:
@@ -343,15 +347,15 @@ class _Unloadable(Exception):
         self.packed = packed
 
 
-def memory() -> int:
-    """The memory that this process has now, in bytes; where that is not known, what it had at most."""
+def memory_of(pid: int | str) -> int:
+    """The memory that a process has now, in bytes; where that is not known, what this one had at most."""
     try:
-        with open("/proc/self/statm", "rb") as file:
+        with open(f"/proc/{pid}/statm", "rb") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if pid == "self" else 0
 
 
 def is_coroutine(value: Any) -> bool:

@@ -23,7 +23,9 @@ from .._futures.supervisor import Group
 from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import TaskTimeoutError, WorkerStartError
 from .._model.options import CallOptions
-from .._policy.ledger import Halt, Ledger, Place, Seat, WorkerEnd
+from .._policy.ledger import Ledger
+from .._policy.seats import Seat
+from .._policy.steps import Halt, Place, WorkerEnd
 from .._workers.crew import Crew
 from .pool import Executor, Run
 
@@ -101,11 +103,6 @@ class LocalExecutor(Executor):
     def _is_waiting(self, call: Call) -> bool:
         return super()._is_waiting(call) or (call.phase is Phase.PLACED and call.begun_at is None)
 
-    def _has_room(self, run: Run) -> bool:
-        if self.max_pending == math.inf:
-            return True
-        return run.pending + run.ledger.placed - self._running_count(run.ledger) < self.max_pending
-
     def _worker_count(self, ledger: Ledger) -> int:
         return self._size if ledger.any_ready else 0
 
@@ -179,7 +176,8 @@ class Foreman:
         """The crew has no members, and never will."""
         back = [(call.seq, Ending.WITHDRAWN, None, 0.0) for call in self.crew.waiting() if self._take_back(call)]
         ledger = self.run.ledger
-        self.seat.width = self.seat.spare = 0
+        self.seat.spare = 0
+        ledger.resize(self.seat, 0)
         self.pool._carry_out(self.run, ledger.ended(self.seat, back, time.time()))
         self.pool._carry_out(self.run, ledger.fail_all(error))
 
@@ -191,7 +189,7 @@ class Foreman:
         self.crew.asked.discard(number)
         if number in self._given_up:
             self._given_up.discard(number)
-            self.seat.width += 1
+            self.run.ledger.resize(self.seat, self.seat.width + 1)
             return end
         self._forget_timer(number)
         overdue = self._overdue.pop(number, None)
@@ -209,7 +207,7 @@ class Foreman:
         number = call.seq
         self._forget_timer(number)
         self._given_up.add(number)
-        self.seat.width -= 1
+        self.run.ledger.resize(self.seat, self.seat.width - 1)
         error = self._overdue.pop(number, None) or CancelledError()
         self._tell([(number, Ending.RAISED, error, time.time() - (call.begun_at or time.time()))])
 

@@ -118,7 +118,7 @@ class MappingExecutor(LocalExecutor):
         now = time.time()
         for call, (batch, give_back) in list(self._batches.items()):
             age = now - call.begun_at if call.begun_at is not None else 0
-            if age > LONGEST or (age > LOOK_SECONDS and self._running_count(run.ledger) < self._capacity()):
+            if age > LONGEST or (age > LOOK_SECONDS and run.ledger.running < self._capacity()):
                 self._batches.pop(call, None)
                 give_back(batch.take_rest())
         self._look_later(run)

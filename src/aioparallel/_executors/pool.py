@@ -32,7 +32,8 @@ from .._model.call import Call, Phase, function_name, plain_function
 from .._model.errors import ExecutorClosedError, PoolFullError
 from .._model.info import PoolStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
-from .._policy.ledger import Halt, Instruction, Ledger, Pause, Place, Retire, Settle, Spawn, Verdict, WorkerEnd
+from .._policy.ledger import Ledger
+from .._policy.steps import Halt, Instruction, Pause, Place, Retire, Settle, Spawn, Suspend, Verdict, WorkerEnd
 from .admission import Admissions
 from .stream import LocalSteps, Stream
 
@@ -239,7 +240,7 @@ class Executor(ABC):
     def status(self) -> PoolStatus:
         """How the executor stands; only looks."""
         ledger = Ledger() if self._run is None else self._run.ledger
-        running = self._running_count(ledger)
+        running = ledger.running
         waiting = 0 if self._run is None else len(self._run.waiting) + len(self._run.arriving)
         counts = ledger.counts
         return PoolStatus(
@@ -296,6 +297,9 @@ class Executor(ABC):
     def _retire(self, run: Run, step: Retire) -> None:
         """Let an idle worker end."""
 
+    def _suspend(self, run: Run, step: Suspend) -> None:
+        """Use a site no more for a while."""
+
     def _capacity(self) -> int:
         """How many calls may run at a time."""
         return 1 if self._run is None else max(1, self._run.ledger.width)
@@ -312,11 +316,7 @@ class Executor(ABC):
         """Whether one more call may wait."""
         if self.max_pending == math.inf:
             return True
-        sent = run.ledger.placed - self._running_count(run.ledger)
-        return run.pending + sent < self.max_pending
-
-    def _running_count(self, ledger: Ledger) -> int:
-        return sum(min(seat.width, len(seat.held)) for seat in tuple(ledger.seats))  # other threads ask, too
+        return run.pending + run.ledger.placed - run.ledger.running < self.max_pending
 
     def _worker_count(self, ledger: Ledger) -> int:
         return len(ledger.seats)
@@ -594,6 +594,8 @@ class Executor(ABC):
                 run.loop.call_later(step.seconds, self._resume, run, step.call)
             elif type(step) is Retire:
                 self._retire(run, step)
+            elif type(step) is Suspend:
+                self._suspend(run, step)
 
     def _settle(self, run: Run, step: Settle) -> None:
         for call, verdict, value in step.ends:

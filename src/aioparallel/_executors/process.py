@@ -9,20 +9,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .._child import wire
 from .._child.page import MAX_THREADS
-from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
 from .._model.errors import WorkerStartError
 from .._model.options import CallOptions
-from .._model.shapes import Shape, shape_of
-from .._policy.ledger import Halt, Ledger, Place, Retire, Seat, Spawn
+from .._policy.ledger import Ledger
+from .._policy.seats import Seat
+from .._policy.steps import Spawn
+from .._workers import logs
 from .._workers.cpus import available_cpus
-from .._workers.shipping import Function, Functions, pack_arguments
-from .pool import Executor, Run
-from .resident import Resident, default_setup
+from .._workers.shipping import Function
+from .pool import Run
+from .processes import ProcessPool
+from .resident import Resident
 from .single import Single
-from .stream import Step, Stream
+from .stream import Stream
 
 __all__ = ["ProcessExecutor"]
 
@@ -39,7 +40,7 @@ BLAS_VARIABLES = (
 Environment = Mapping[str, str] | Callable[[int], Mapping[str, str]]
 
 
-class ProcessExecutor(Executor):
+class ProcessExecutor(ProcessPool):
     """Runs calls in worker processes that stay, and are replaced when they die.
 
     Functions may be lambdas, closures, defined in ``__main__`` or in a notebook. Workers are
@@ -101,7 +102,6 @@ class ProcessExecutor(Executor):
         self.idle_timeout = idle_timeout
         self.max_tasks_per_worker = max_tasks_per_worker
         self.max_rss_per_worker = max_rss_per_worker
-        self._functions = Functions()
         self._workers: Resident | Single | None = None
         self._check()
 
@@ -158,12 +158,6 @@ class ProcessExecutor(Executor):
             await self._workers.close()
             self._workers = None
 
-    def _prepare(self, call: Call) -> None:
-        function = call.function
-        if function is None:
-            function = call.function = self._functions.get(call.fn)
-        call.payload = pack_arguments(call.args, call.kwargs, function.name)
-
     def _stream(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
     ) -> Stream[Any]:
@@ -172,72 +166,38 @@ class ProcessExecutor(Executor):
                 f"{function_name(fn)} is a generator function: with engine='anyio' nothing stays in a worker between "
                 "two items. Use engine='resident', or collect the items in a list and return that"
             )
-        return Stream(WorkerSteps(self, fn, args, kwargs, options), function_name(fn))
+        return super()._stream(fn, args, kwargs, options)
 
     def _map_target(
         self, fn: Callable[..., Any], star: bool | None, kwstar: bool, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Function | None:
-        """A function of one item, which holds all that the calls of a map have in common; sent once per worker."""
-        if self.engine == "anyio":
-            return None
-        folder = self._workers.folder if isinstance(self._workers, Resident) else None
-        return self._functions.for_map(fn, star, kwstar, args, kwargs, folder)
+        return None if self.engine == "anyio" else super()._map_target(fn, star, kwstar, args, kwargs)
 
     def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
-        """Whether items of a map of this function may travel together."""
-        return self.engine != "anyio" and self.threads_per_worker == 1 and shape_of(fn) is Shape.PLAIN
+        return self.engine != "anyio" and super()._takes_chunks(fn)
 
-    def _submit_chunk(
-        self,
-        target: Function,
-        fn: Callable[..., Any],
-        items: tuple[Any, ...],
-        options: CallOptions,
-        *,
-        stop_at_failure: bool,
-        give_back: Callable[[int], None],
-    ) -> SmartFuture[Any]:
-        """Hand over a chunk of a map, on the loop's thread.
+    @property
+    def _hands(self) -> Resident | Single:
+        assert self._workers is not None, "workers are opened before the ledger has any"
+        return self._workers
 
-        Returns:
-            The future of (values, failures by index), for as many of the items as have ended; the others did
-            not begin. If it fails with a :exc:`WorkerLostError`, ``error.ended`` is the same for the items before the
-            one that ran.
-        """
-        run = self._run
-        if run is None or run.closing:
-            raise self._closed()
-        call = Call(self, fn, (), {}, options)
-        call.kind = wire.CHUNK_TO_FAILURE if stop_at_failure else wire.CHUNK
-        call.function, call.give_back = target, give_back
-        call.payload = pack_arguments(items, {}, target.name, out_of_band=False)
-        call.future = SmartFuture(call, run.loop)
-        self._enqueue(run, call)
-        return call.future
-
-    def _place(self, run: Run, step: Place) -> None:
-        assert self._workers is not None, "workers are opened before calls are placed"
-        self._workers.place(step)
-
-    def _halt(self, run: Run, step: Halt) -> None:
-        assert self._workers is not None, "workers hold the call"
-        self._workers.halt(step)
+    @property
+    def _shared_folder(self) -> str | None:
+        return self._workers.folder if isinstance(self._workers, Resident) else None
 
     def _spawn(self, run: Run, step: Spawn) -> None:
-        assert self._workers is not None, "workers are opened before the ledger wants some"
-        self._workers.spawn(step)
-
-    def _retire(self, run: Run, step: Retire) -> None:
-        assert self._workers is not None, "workers are opened before one retires"
-        self._workers.retire(step)
+        self._hands.spawn(step)
 
     def _began(self, call: Call) -> float | None:
-        return None if self._workers is None else self._workers.began(call)
+        return call.begun_at if self._workers is None else self._workers.began(call)
 
     def _setup(self) -> dict[str, Any]:
         """What each worker is told before its first call."""
         return {
-            **default_setup(),
+            "path": [entry or os.getcwd() for entry in sys.path],
+            "argv": list(sys.argv),
+            "host": None,
+            "levels": logs.levels(),
             "preload": self.preload,
             "threads": self.threads_per_worker,
             "max_memory": self.max_rss_per_worker,
@@ -253,42 +213,3 @@ class ProcessExecutor(Executor):
         env = {name: str(share) for name in BLAS_VARIABLES if name not in os.environ}
         chosen = self.env(index) if callable(self.env) else self.env
         return {**env, **(chosen or {})}
-
-
-class WorkerSteps:
-    """A generator that lives in one worker; every step after the first goes there."""
-
-    def __init__(
-        self,
-        pool: ProcessExecutor,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: CallOptions,
-    ) -> None:
-        self._pool = pool
-        self._fn = fn
-        self._arguments = (args, kwargs)
-        self._options = options
-        self._opened: SmartFuture[Step] | None = None
-
-    def advance(self) -> SmartFuture[Step]:
-        """Make some items; the first time, begin, on any worker."""
-        if self._opened is None:
-            self._opened = self._pool._submit(self._fn, *self._arguments, self._options, verb=wire.STREAM_OPEN)
-            return self._opened
-        return self._again(wire.STREAM_NEXT)
-
-    def close(self) -> SmartFuture[Any] | None:
-        """Close the generator, if it was begun and its worker lives."""
-        run = self._pool._run
-        if self._opened is None or run is None or run.closing:
-            return None
-        seat = self._opened._source.worker  # type: ignore[union-attr]
-        return self._again(wire.STREAM_CLOSE) if seat in run.ledger.seats else None
-
-    def _again(self, verb: int) -> SmartFuture[Any]:
-        assert self._opened is not None, "it was begun"
-        opened = self._opened._source
-        assert isinstance(opened, Call), "the pool made that future"
-        return self._pool._submit(self._fn, (self._opened.id,), {}, self._options, verb=verb, pin=opened.worker)

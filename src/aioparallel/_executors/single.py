@@ -18,7 +18,8 @@ import anyio.to_process
 from .._child import single, wire
 from .._model.call import Call, Ending
 from .._model.errors import WorkerLostError
-from .._policy.ledger import Halt, Place, Retire, Seat, Spawn
+from .._policy.seats import Seat
+from .._policy.steps import Halt, Place, Retire, Spawn
 from .._workers.returning import cannot_be_rebuilt, unpack_failure
 from .._workers.shipping import pack_arguments
 

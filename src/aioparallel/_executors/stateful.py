@@ -9,7 +9,8 @@ from typing import Any
 from .._futures.waiting import wait_any
 from .._model.errors import WorkerLostError, WorkerStartError
 from .._model.options import DEFAULT_OPTIONS
-from .._policy.ledger import Ledger, Seat, Standing
+from .._policy.ledger import Ledger
+from .._policy.seats import Seat, Standing
 from .._workers.stateful import StateCall
 from .pool import Executor
 from .process import ProcessExecutor

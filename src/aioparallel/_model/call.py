@@ -70,6 +70,7 @@ class Call:
         worker: The ledger's seat that it was given to last.
         seq: The number it was sent under.
         pin: The only seat that can run it, if there is one.
+        avoid: The ledger's sites where it failed.
         kind: The verb of the wire: run, or a step of a stream.
         function: What the executor knows of the function, with its ``costs``.
         payload: What the executor made of the arguments.
@@ -84,12 +85,12 @@ class Call:
     deaths: list[str] | None = None
     worker: Any = None
     pin: Any = None
+    avoid: frozenset[Any] = frozenset()
     kind = 0
     seq = 0
     begun_at: float | None = None
     settled_at: float | None = None
     duration: float | None = None
-    host: str | None = None
     context: Context | None = None
     function: Any = None
     payload: Any = None
@@ -133,7 +134,7 @@ class Call:
             name=self.name,
             method=self.owner.kind,
             worker=None if self.worker is None else str(self.worker),
-            host=self.host,
+            host=None if self.worker is None else self.worker.site.name,
             attempts=self.attempts,
             queued_at=self.queued_at,
             begun_at=self._began(),

@@ -1,4 +1,4 @@
-"""The executor's end of a host agent: start it, talk to it, and outlive it."""
+"""The executor's end of a host agent: what it is told, and what it says."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, cast
 
 import anyio
 
 from .. import _child
-from .._child import messages
-from .._child.agent import MAX_MESSAGE, MESSAGE, OUTPUT
+from .._child import messages, mux
 from .._model.errors import WorkerStartError
 
-__all__ = ["Agent", "private_folder", "remove_folder"]
+__all__ = ["Agent", "Channel", "Ear", "Pipe"]
 
 START_SECONDS = 30.0
 END_SECONDS = 3.0
@@ -27,82 +27,189 @@ BOOT = (
 )
 """Makes the child package importable under its travelling name, whatever ``sys.path`` is."""
 
-LONGEST_PARENT = 60
-"""Characters: a socket's path may have about a hundred in all."""
+Part = bytes | memoryview
 
 
-class Agent(asyncio.SubprocessProtocol):
-    """A host agent.
+class Ear(Protocol):
+    """Who hears what an agent says."""
+
+    def on_event(self, message: dict[str, Any]) -> None:
+        """One of its messages."""
+
+    def on_output(self, serial: int, stream: int, written: bytes) -> None:
+        """A worker wrote this to its standard output (1) or error (2)."""
+
+    def on_link(self, serial: int, received: memoryview) -> None:
+        """Bytes of a worker's link."""
+
+    def on_voice(self, serial: int, kind: int, body: memoryview) -> None:
+        """A frame that the agent says in a worker's place; arrays may live in its body."""
+
+
+class Channel(Protocol):
+    """A stream of bytes to an agent; what comes back is told to the :class:`Agent`, and when it ends."""
+
+    @property
+    def congested(self) -> bool:
+        """Whether more waits to be sent than is useful."""
+        ...
+
+    def write(self, parts: Sequence[Part]) -> None:
+        """Send these, in order; never waits. Once the channel is lost, nothing happens."""
+        ...
+
+    async def aclose(self) -> object:
+        """Close the channel, upon which the agent ends everything; return when it has ended."""
+        ...
+
+
+class Agent:
+    """A host agent at the other end of a channel.
 
     It is served by callbacks of the loop, not by tasks: a loop that shuts down cancels all tasks at once, and that is
     when there is most to say.
 
     Args:
-        folder: The pool's private folder, which the agent removes if the executor dies.
-        on_event: Gets each of its messages.
-        on_output: Gets what workers write: serial number, stream (1 or 2), bytes.
+        ear: Who hears what it says.
     """
 
-    def __init__(
-        self, folder: str, on_event: Callable[[dict[str, Any]], None], on_output: Callable[[int, int, bytes], None]
-    ) -> None:
+    def __init__(self, ear: Ear) -> None:
         self.pid: int | None = None
         """Known when it listens."""
         self.ended = asyncio.Event()
+        """Set when it is gone, and everything that it said has been heard."""
+        self.problem = ""
+        """Why it does not listen, if it says so."""
+        self.channel: Channel | None = None
+        self.error: Exception | None = None
+        """Why the channel has ended, if it was not closed."""
+        self.heard_at = 0.0
+        """When it said something last (``time.monotonic``)."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when the channel is no longer congested."""
+        self._ear = ear
+        self._splitter = mux.Splitter()
+        self._answered = asyncio.Event()
+
+    async def open(self, **options: Any) -> bool:
+        """Tell it what it is to serve; returns whether it listens."""
+        self.say(op="open", **options)
+        with anyio.move_on_after(START_SECONDS):
+            await self._answered.wait()
+        return self.pid is not None
+
+    def say(self, **message: Any) -> None:
+        """Send a message; once the agent is gone, nothing happens."""
+        if self.channel is not None:
+            text = messages.dumps(message)
+            self.channel.write([mux.head(mux.MESSAGE, 0, len(text)) + text])
+
+    async def aclose(self) -> None:
+        """Close the channel, upon which the agent kills what is left and ends; wait for that."""
+        if self.channel is not None:
+            await self.channel.aclose()
+
+    # What the channel tells
+
+    def received(self, data: bytes) -> None:
+        """The agent says something.
+
+        Raises:
+            ValueError, struct.error: It is nothing that an agent of ours says.
+        """
+        self.heard_at = time.monotonic()
+        for kind, serial, body in self._splitter.feed(data):
+            if kind == mux.LINK:
+                self._ear.on_link(serial, body)
+            elif kind == mux.MESSAGE:
+                self._on_message(messages.loads(bytes(body)))
+            elif kind == mux.VOICE:
+                self._ear.on_voice(serial, body[0], memoryview(bytearray(body[1:])))
+            else:
+                self._ear.on_output(serial, 1 if kind == mux.OUT else 2, bytes(body))
+
+    def writable(self) -> None:
+        """The channel was congested, and is no longer."""
+        if self.on_room is not None:
+            self.on_room()
+
+    def lost(self, error: Exception | None = None) -> None:
+        """The channel has ended."""
+        self.error = error
+        self._answered.set()
+        self.ended.set()
+
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if message["ev"] == "ready":
+            self.pid = message["pid"]
+            self._answered.set()
+        elif message["ev"] == "failed":
+            self.problem = message["reason"]
+            self._answered.set()
+        else:
+            self._ear.on_event(message)
+
+
+class Pipe(asyncio.SubprocessProtocol):
+    """A channel to an agent that is a child of this process.
+
+    Args:
+        agent: The agent; this becomes its channel.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._transport: asyncio.SubprocessTransport | None = None
         self.start_over = asyncio.Event()
         """Set when :meth:`start` has ended, either way."""
-        """Set when it is gone, and everything that it said has been heard."""
-        self._folder = folder
-        self._on_event = on_event
-        self._on_output = on_output
-        self._ready = asyncio.Event()
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._unread = bytearray()
+        self.ended = agent.ended
+        agent.channel = self
 
-    async def start(self) -> None:
+    async def start(self, folder: str, **options: Any) -> None:
         """Start the agent; return when it listens.
 
         Raises:
             WorkerStartError: It cannot be started here.
         """
         try:
-            await self._start()
+            await self._start(folder, options)
         finally:
             self.start_over.set()
 
-    async def _start(self) -> None:
+    async def _start(self, folder: str, options: dict[str, Any]) -> None:
         loop = asyncio.get_running_loop()
         try:
             await loop.subprocess_exec(lambda: self, *_command(), stderr=None, start_new_session=True)
         except OSError as error:
             raise WorkerStartError(f"cannot start the host agent with {sys.executable!r}: {error}") from error
-        self.say(op="open", folder=self._folder)
-        with anyio.move_on_after(START_SECONDS):
-            await self._ready.wait()
-        if self.pid is None:
+        if not await self._agent.open(folder=folder, lease=None, **options):
             raise WorkerStartError(
                 f"the host agent ended, or did not answer within {START_SECONDS:.0f} s; "
                 f"does `{sys.executable} -c pass` work?"
             )
 
-    def say(self, **message: Any) -> None:
-        """Send a message; once the agent is gone, nothing happens."""
-        text = messages.dumps(message)
+    @property
+    def congested(self) -> bool:
+        """Never said: only messages go this way."""
+        return False
+
+    def write(self, parts: Sequence[Part]) -> None:
+        """Send bytes to the agent."""
         stdin = self._stdin
         if stdin is not None and not stdin.is_closing():
-            stdin.write(MESSAGE.pack(len(text)) + text)
+            stdin.write(b"".join(parts))
 
     async def aclose(self) -> None:
-        """Close the lifeline, upon which the agent kills what is left and ends; wait for that."""
+        """Close the lifeline; wait until the agent has ended, and kill it if that takes too long."""
         if self._transport is None:
             return
         if self._stdin is not None:
             self._stdin.close()
         with anyio.move_on_after(END_SECONDS) as patience:
-            await self.ended.wait()
+            await self._agent.ended.wait()
         if patience.cancelled_caught:
             self._transport.kill()
-            await self.ended.wait()
+            await self._agent.ended.wait()
         self._transport.close()
 
     @property
@@ -117,47 +224,15 @@ class Agent(asyncio.SubprocessProtocol):
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """The agent says something."""
-        self._unread += data
         try:
-            for body in _messages(self._unread):
-                self._take(body)
-        except (messages.MessageError, struct.error):
-            self._give_up()
+            self._agent.received(data)
+        except (ValueError, KeyError, struct.error):  # what no agent of ours says
+            if self._transport is not None:
+                self._transport.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The process has ended, and its output too."""
-        self._ready.set()
-        self.ended.set()
-
-    def _take(self, body: bytes) -> None:
-        if body[:1] == b"O":
-            _, serial, stream = OUTPUT.unpack_from(body)
-            self._on_output(serial, stream, body[OUTPUT.size :])
-            return
-        message = messages.loads(body[1:])
-        if message["ev"] == "ready":
-            self.pid = int(message["pid"] or 0)
-            self._ready.set()
-        else:
-            self._on_event(message)
-
-    def _give_up(self) -> None:
-        """It says what no agent of ours says."""
-        self._unread.clear()
-        if self._transport is not None:
-            self._transport.kill()
-
-
-def _messages(unread: bytearray) -> Iterator[bytes]:
-    while len(unread) >= MESSAGE.size:
-        (length,) = MESSAGE.unpack_from(unread)
-        if length > MAX_MESSAGE:
-            raise messages.MessageError(f"a message of {length} bytes")
-        if len(unread) < MESSAGE.size + length:
-            return
-        body = bytes(unread[MESSAGE.size : MESSAGE.size + length])
-        del unread[: MESSAGE.size + length]
-        yield body
+        self._agent.lost()
 
 
 def _command() -> list[str]:
@@ -165,23 +240,3 @@ def _command() -> list[str]:
     flags = ["-P", *(["-" + "O" * sys.flags.optimize] if sys.flags.optimize else [])]
     flags += [f"-W{option}" for option in sys.warnoptions]
     return [sys.executable, *flags, "-c", BOOT, os.path.dirname(_child.__file__)]
-
-
-def private_folder() -> str:
-    """A new folder that only this user can read, with a path short enough for a socket."""
-    for parent in ("/dev/shm", os.environ.get("TMPDIR", "/tmp"), "/tmp"):
-        if len(parent) <= LONGEST_PARENT and os.access(parent, os.W_OK | os.X_OK):
-            folder = os.path.join(parent, f"aioparallel-{os.urandom(8).hex()}")
-            os.mkdir(folder, 0o700)
-            return folder
-    raise WorkerStartError("no writable folder with a short path for a socket: set TMPDIR to one")
-
-
-def remove_folder(folder: str) -> None:
-    """Remove a private folder; whatever the agent has removed already is fine."""
-    try:
-        for name in os.listdir(folder):
-            os.unlink(os.path.join(folder, name))
-        os.rmdir(folder)
-    except FileNotFoundError:
-        pass

@@ -26,7 +26,7 @@ from .._futures.supervisor import Group
 from .._model.call import Call, Ending
 from .._model.errors import CallExitedError
 from .._model.slots import Slot, occupy
-from .._policy.ledger import WorkerEnd
+from .._policy.steps import WorkerEnd
 
 __all__ = ["Crew", "Job", "Report", "job_of", "never_awaited", "presentable"]
 

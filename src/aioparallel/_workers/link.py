@@ -14,12 +14,11 @@ from collections import deque
 from collections.abc import Callable
 
 from .._child import wire
-from .._child.memory import room
 from .._child.wire import FRAME
+from .frames import Frames, OnFrame
 
 __all__ = ["Link", "Listener"]
 
-RECEIVE = 256 * 1024
 TURN = 4 * 1024 * 1024
 """Bytes that may be moved before other things get a turn on the loop."""
 TOKEN = 32
@@ -36,6 +35,8 @@ class Link:
         loop: The loop that watches the socket.
         connection: A connected socket.
         on_token: Gets the worker's first bytes, and says who takes its frames, or ``None`` to refuse it.
+
+    Attributes:
         on_lost: Called once, when the other side is gone and everything that it sent has been read.
     """
 
@@ -43,25 +44,21 @@ class Link:
         self,
         loop: asyncio.AbstractEventLoop,
         connection: socket.socket,
-        on_token: Callable[[bytes, Link], Callable[[int, memoryview], None] | None],
+        on_token: Callable[[bytes, Link], OnFrame | None],
     ) -> None:
         self.on_lost: Callable[[], None] | None = None
         self._loop = loop
         self._socket = connection
         self._on_token = on_token
-        self._on_frame: Callable[[int, memoryview], None] | None = None
-        self._buffer = bytearray(RECEIVE)
-        self._view = memoryview(self._buffer)
-        self._start = self._end = 0
-        self._big: memoryview | None = None
-        self._big_kind = self._big_have = 0
+        self._token = b""
+        self._frames: Frames | None = None
         self._unsent: deque[memoryview] = deque()
         self._closed = False
         connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, wire.SOCKET_BUFFER)
         loop.add_reader(connection.fileno(), self._readable)
 
-    def send(self, kind: int, parts: list[Part]) -> None:
+    def send(self, kind: int, parts: list[Part], first: int = 0) -> None:
         """Send one frame; what does not fit into the socket now is sent later, uncopied."""
         if self._closed:
             return
@@ -120,10 +117,10 @@ class Link:
     def _readable(self) -> bool:
         """Read some; returns whether there was anything."""
         try:
-            if self._big is not None:
-                self._read_big(self._big)
+            if self._frames is None:
+                self._identify()
             else:
-                self._read_small()
+                self._read(self._frames)
         except (BlockingIOError, InterruptedError):
             return False
         except (OSError, wire.ProtocolError, struct.error):
@@ -133,71 +130,29 @@ class Link:
             raise
         return True
 
-    def _read_small(self) -> None:
-        received = self._socket.recv_into(self._view[self._end :])
+    def _identify(self) -> None:
+        received = self._socket.recv(TOKEN - len(self._token))
+        self._token += received
         if not received:
             self._lost()
-            return
-        self._end += received
-        self._parse()
+        elif len(self._token) == TOKEN:
+            on_frame = self._on_token(self._token, self)
+            if on_frame is None:
+                self.close()
+            else:
+                self._frames = Frames(on_frame)
 
-    def _parse(self) -> None:
-        if self._on_frame is None and not self._identify():
-            return
-        while self._end - self._start >= FRAME.size and self._on_frame is not None:
-            length, kind = FRAME.unpack_from(self._buffer, self._start)
-            if length > wire.MAX_FRAME:
-                raise wire.ProtocolError(f"a frame of {length} bytes")
-            body = self._start + FRAME.size
-            if length + FRAME.size > RECEIVE:
-                self._begin_big(kind, length, body)
-                return
-            if self._end - body < length:
-                break
-            self._start = body + length
-            frame = self._view[body : body + length]
-            # A value may be made of arrays that lie in the frame, and live on when the buffer is used again.
-            self._on_frame(kind, memoryview(bytearray(frame)) if length > wire.OUT_OF_BAND else frame)
-        self._make_room()
-
-    def _make_room(self) -> None:
-        """Move an incomplete frame to the front."""
-        rest = self._end - self._start
-        if self._start and (not rest or self._start > RECEIVE // 2 or self._end == RECEIVE):
-            self._buffer[:rest] = self._buffer[self._start : self._end]
-            self._start, self._end = 0, rest
-
-    def _identify(self) -> bool:
-        if self._end < TOKEN:
-            return False
-        self._on_frame = self._on_token(bytes(self._buffer[:TOKEN]), self)
-        self._start = TOKEN
-        if self._on_frame is None:
-            self.close()
-            return False
-        return True
-
-    def _begin_big(self, kind: int, length: int, start: int) -> None:
-        """A frame that does not fit the buffer gets memory of its own, which its arrays then share."""
-        self._big = room(length)
-        have = self._end - start
-        self._big[:have] = self._view[start : self._end]
-        self._big_kind, self._big_have = kind, have
-        self._start = self._end = 0
-
-    def _read_big(self, big: memoryview) -> None:
+    def _read(self, frames: Frames) -> None:
         turn = 0
-        while self._big_have < len(big) and turn < TURN:
-            received = self._socket.recv_into(big[self._big_have :])
+        while True:
+            received = self._socket.recv_into(frames.space())
             if not received:
                 self._lost()  # a frame that was cut is no frame
                 return
-            self._big_have += received
             turn += received
-        if self._big_have == len(big):
-            self._big = None
-            if self._on_frame is not None:
-                self._on_frame(self._big_kind, big)
+            frames.received(received)
+            if self._closed or not frames.in_big or turn >= TURN:
+                return
 
     def _lost(self) -> None:
         if self._closed:
@@ -208,7 +163,9 @@ class Link:
         self._loop.remove_writer(descriptor)
         self._socket.close()
         self._unsent.clear()
-        on_lost, self.on_lost, self._on_frame = self.on_lost, None, None
+        if self._frames is not None:
+            self._frames.stop()
+        on_lost, self.on_lost = self.on_lost, None
         if on_lost is not None:
             on_lost()
 
@@ -220,7 +177,7 @@ class Listener:
         self,
         loop: asyncio.AbstractEventLoop,
         path: str,
-        on_token: Callable[[bytes, Link], Callable[[int, memoryview], None] | None],
+        on_token: Callable[[bytes, Link], OnFrame | None],
     ) -> None:
         self.path = path
         self._loop = loop

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aioparallel._child as child_package
-from aioparallel._child import messages, wire
-from aioparallel._child.agent import MESSAGE, OUTPUT
+from aioparallel._child import messages, mux, wire
 from aioparallel._child.page import Page
 from aioparallel._child.wire import CALL, FRAME
 from aioparallel._workers.agents import BOOT
@@ -29,25 +28,37 @@ class Host:
     Attributes:
         events: What the agent said and nobody has asked for yet.
         output: What workers wrote: by (serial number, stream).
+        voices: What the agent said in workers' places: serial number, kind of the frame, body.
+
+    Args:
+        folder: The pool's; without one, the agent has its own, and carries the workers' links.
+        boot: What its interpreter runs.
+        **options: Fields of the ``open`` message.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str | None, boot: str = BOOT, **options: Any) -> None:
         self.folder = folder
-        os.mkdir(folder, 0o700)
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(f"{folder}/s")
-        self.listener.listen(100)
-        self.listener.settimeout(SECONDS)
-        command = [sys.executable, "-P", "-c", BOOT, str(Path(child_package.__file__).parent)]
+        self.listener: socket.socket | None = None
+        if folder is not None:
+            os.mkdir(folder, 0o700)
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(f"{folder}/s")
+            self.listener.listen(100)
+            self.listener.settimeout(SECONDS)
+        command = [sys.executable, "-P", "-c", boot, str(Path(child_package.__file__).parent)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
         )
         self.events: list[dict[str, Any]] = []
         self.output: dict[tuple[int, int], bytes] = {}
+        self.voices: list[tuple[int, int, bytes]] = []
+        self.links: dict[int, bytearray] = {}
         self.workers: list[Remote] = []
-        self._unread = bytearray()
-        self.say(op="open", folder=folder)
-        self.pid = self.event("ready")["pid"]
+        self._splitter = mux.Splitter()
+        self.say(**{"op": "open", "folder": folder, "threads": 1, "max_memory": None, "lease": None, **options})
+        self.read()
+        self.said = self.events.pop()
+        self.pid = self.said.get("pid")
 
     def close(self) -> None:
         """Close the lifeline, and wait until the agent has ended."""
@@ -56,14 +67,15 @@ class Host:
         self.process.stdin.close()
         self.process.wait(SECONDS)
         self.process.stdout.close()
-        self.listener.close()
+        if self.listener is not None:
+            self.listener.close()
         for worker in self.workers:
             worker.close()
 
     def say(self, **message: Any) -> None:
         text = messages.dumps(message)
         assert self.process.stdin is not None
-        self.process.stdin.write(MESSAGE.pack(len(text)) + text)
+        self.process.stdin.write(mux.head(mux.MESSAGE, 0, len(text)) + text)
 
     def event(self, name: str, **fields: Any) -> dict[str, Any]:
         """Wait until the agent says this."""
@@ -83,21 +95,20 @@ class Host:
         if not select.select([descriptor], [], [], SECONDS)[0]:
             raise AssertionError("the agent says nothing")
         received = os.read(descriptor, 65536)
-        self._unread += received
-        while len(self._unread) >= MESSAGE.size:
-            (length,) = MESSAGE.unpack_from(self._unread)
-            if len(self._unread) < MESSAGE.size + length:
-                break
-            self._take(bytes(self._unread[MESSAGE.size : MESSAGE.size + length]))
-            del self._unread[: MESSAGE.size + length]
+        for kind, serial, body in self._splitter.feed(received):
+            self._take(kind, serial, bytes(body))
         return bool(received)
 
-    def _take(self, body: bytes) -> None:
-        if body[:1] == b"O":
-            _, serial, stream = OUTPUT.unpack_from(body)
-            self.output[serial, stream] = self.output.get((serial, stream), b"") + body[OUTPUT.size :]
+    def _take(self, kind: bytes, serial: int, body: bytes) -> None:
+        if kind == mux.MESSAGE:
+            self.events.append(messages.loads(body))
+        elif kind == mux.LINK:
+            self.links.setdefault(serial, bytearray()).extend(body)
+        elif kind == mux.VOICE:
+            self.voices.append((serial, body[0], body[1:]))
         else:
-            self.events.append(messages.loads(body[1:]))
+            stream = 1 if kind == mux.OUT else 2
+            self.output[serial, stream] = self.output.get((serial, stream), b"") + body
 
     def written(self, serial: int, stream: int, until: bytes) -> bytes:
         """Wait until a worker has written this."""
@@ -110,18 +121,25 @@ class Host:
         token = bytes([serial]) * 32
         self.say(op="fork", serial=serial, index=serial - 1, token=token.hex(), env=env)
         pid = self.event("forked", serial=serial)["pid"]
-        connection, _ = self.listener.accept()
-        worker = Remote(connection, serial, pid, Page(f"{self.folder}/p{serial}"))
+        worker: Remote
+        if self.listener is None:
+            worker = Carried(self, serial, pid)
+        else:
+            connection, _ = self.listener.accept()
+            worker = Remote(connection, serial, pid, Page(f"{self.folder}/p{serial}"))
+            assert worker.read(32) == token
         self.workers.append(worker)
-        assert worker.read(32) == token
         assert worker.frame() == (wire.HELLO, pid.to_bytes(8, "little"))
         plain = {"path": sys.path, "argv": [], "host": None, "max_memory": None, "levels": {}, "preload": ()}
         worker.send(wire.SETUP, pickle.dumps({**plain, "initializer": None, "threads": 1, **setup}))
         assert worker.frame() == (wire.READY, b"")
         return worker
 
-    def kill(self, worker: Remote, call: int | None = None, *, stack: bool = False) -> None:
-        self.say(op="kill", serial=worker.serial, call=call, stack=stack)
+    def kill(self, worker: Remote, *, stack: bool = False) -> None:
+        self.say(op="kill", serial=worker.serial, stack=stack)
+
+    def halt(self, worker: Remote, call: int, *, stack: bool = False) -> None:
+        self.say(op="halt", serial=worker.serial, call=call, stack=stack)
 
 
 class Remote:
@@ -143,11 +161,18 @@ class Remote:
         self.socket.sendall(FRAME.pack(len(body), kind) + body)
 
     def call(self, number: int, fn: Any, *args: Any) -> None:
-        self._functions += 1
-        packed = pickle.dumps(("reference", fn.__module__, fn.__qualname__, 0))
-        self.send(wire.FUNCTIONS, wire.FUNCTION.pack(self._functions, 1) + b"f" + packed)
-        payload = pickle.dumps((args, {}))
-        self.send(wire.CALLS, CALL.pack(number, number, self._functions, 1, wire.RUN, 0, len(payload)) + payload)
+        self.calls((number, fn, args))
+
+    def calls(self, *calls: tuple[int, Any, tuple[Any, ...]]) -> None:
+        """Send calls in one frame."""
+        records = []
+        for number, fn, args in calls:
+            self._functions += 1
+            packed = pickle.dumps(("reference", fn.__module__, fn.__qualname__, 0))
+            self.send(wire.FUNCTIONS, wire.FUNCTION.pack(self._functions, 1) + b"f" + packed)
+            payload = pickle.dumps((args, {}))
+            records.append(CALL.pack(number, number, self._functions, 1, wire.RUN, 0, len(payload)) + payload)
+        self.send(wire.CALLS, b"".join(records))
 
     def answer(self) -> Answer:
         kind, body = self.frame()
@@ -173,3 +198,31 @@ class Remote:
                 break
             found += received
         return bytes(found)
+
+
+class Carried(Remote):
+    """A worker whose link the agent carries. Its page is out of reach."""
+
+    def __init__(self, host: Host, serial: int, pid: int) -> None:
+        self.serial = serial
+        self.pid = pid
+        self._host = host
+        self._functions = 0
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def send(self, kind: int, body: bytes = b"") -> None:
+        framed = memoryview(FRAME.pack(len(body), kind) + body)
+        assert self._host.process.stdin is not None
+        for start in range(0, len(framed), mux.PIECE):
+            piece = framed[start : start + mux.PIECE]
+            self._host.process.stdin.write(mux.head(mux.LINK, self.serial, len(piece)) + piece)
+
+    def read(self, length: int) -> bytes:
+        link = self._host.links.setdefault(self.serial, bytearray())
+        while len(link) < length and self._host.read():
+            pass
+        found = bytes(link[:length])
+        del link[:length]
+        return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,6 +56,25 @@ def write_and_die(text: str) -> None:
 
 def have(megabytes: int) -> int:
     return len(bytearray(os.urandom(1024) * 1024 * megabytes))
+
+
+def have_for_long(megabytes: int) -> None:
+    kept = have(megabytes), os.urandom(1024) * 1024 * megabytes
+    time.sleep(300)
+    del kept
+
+
+def connect_as_somebody_else() -> bytes:
+    """Connect to where this worker has connected to, with a token that nobody knows; returns what comes back."""
+    with open("/proc/net/unix", encoding="ascii") as file:
+        paths = [line.split()[-1] for line in file if "aioparallel" in line]
+    found = b""
+    for path in paths:
+        with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+            connection.connect(path)
+            connection.sendall(b"x" * 32)
+            found += connection.recv(1)
+    return found
 
 
 def start_others() -> list[int]:

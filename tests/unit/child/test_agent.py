@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from aioparallel._child import messages, tree
-from aioparallel._child.agent import MAX_MESSAGE, MESSAGE
+from aioparallel._child import messages, mux, tree, wire
+from aioparallel._child.carrying import CREDIT, TELL
+from aioparallel._workers.agents import BOOT
 from tests.tools import is_alive, wait_for
 from tests.unit.child import jobs
 from tests.unit.child.host import SECONDS, Host
+from tests.unit.child.peer import read_answers
 
 linux = pytest.mark.skipif(not tree.LINUX, reason="needs what only Linux has")
 
@@ -114,8 +116,6 @@ def test_executors_that_do_not_listen(host: Host) -> None:
 
 def test_farewell(host: Host) -> None:
     """A worker that was told to end does so with code 0."""
-    from aioparallel._child import wire
-
     worker = host.fork()
     worker.send(wire.BYE)
     end = host.event("gone", serial=1)
@@ -168,43 +168,61 @@ def test_kill(host: Host) -> None:
     assert host.event("gone", serial=1)["signal"] == "SIGKILL"
 
 
-def test_kill_exactly(host: Host) -> None:
-    """A worker is killed for a call that it runs."""
+def test_halt(host: Host) -> None:
+    """A worker is killed for a call that it runs, and the agent says which one that was, and for how long."""
     worker = host.fork()
     worker.call(3, jobs.sleep)
     running(worker, 3)
-    host.kill(worker, 3)
-    assert host.event("gone", serial=1)["signal"] == "SIGKILL"
-    assert worker.page.running()[0] == 3
+    host.halt(worker, 3)
+    end = host.event("gone", serial=1)
+    assert end["signal"] == "SIGKILL"
+    number, micros = map(int, end["running"].split(":"))
+    assert number == 3
+    assert 0 < micros < SECONDS * 1e6
 
 
-@pytest.mark.parametrize("number", [2, 4])
-def test_spared(host: Host, number: int) -> None:
-    """A worker that does not run the named call is spared, and goes on."""
+def test_calls_that_have_not_begun_are_given_back(host: Host) -> None:
+    """A call behind a long one is given back, said by the agent, and its worker is spared."""
     worker = host.fork()
     worker.call(3, jobs.sleep)
     running(worker, 3)
-    host.kill(worker, number)
-    assert host.event("spared", serial=1)["call"] == number
+    host.halt(worker, 4)
+    while not host.voices:
+        host.read()
+    serial, kind, body = host.voices[0]
+    assert (serial, kind) == (1, wire.ANSWERS)
+    assert [(answer.number, answer.ending) for answer in read_answers(body)] == [(4, wire.WITHDRAWN)]
     assert is_alive(worker.pid)
-    other = host.fork(2)
-    other.call(1, jobs.echo)
-    assert other.answer().value == ()
-    host.kill(worker, 3)
+    host.halt(worker, 3)
     host.event("gone", serial=1)
 
 
-def test_idle_workers_are_spared(host: Host) -> None:
-    """A worker whose call has ended meanwhile is spared, and takes the next one."""
+def test_calls_that_have_ended_do_no_harm(host: Host) -> None:
+    """To halt a call that has just ended harms neither its worker nor the calls after it."""
     worker = host.fork()
     for number in range(1, 20):
         worker.call(number, jobs.echo, number)
-        worker.answer()
-        wait_for(lambda: worker.page.running()[0] == 0)
-        host.kill(worker, number)
-        host.event("spared", call=number)
+        assert worker.answer().value == (number,)
+        host.halt(worker, number)
+        host.say(op="forget", serial=1, call=number)
     worker.call(20, jobs.echo, "alive")
     assert worker.answer().value == ("alive",)
+    assert not any(worker.page.flags)
+
+
+def test_what_waits_behind_a_long_call(host: Host) -> None:
+    """Nothing waits behind a long call: answers before it are fetched, and calls behind it are given back."""
+    worker = host.fork()
+    worker.calls((1, jobs.echo, ("before",)), (2, jobs.sleep, ()), (3, jobs.echo, ()), (4, jobs.echo, ()))
+    running(worker, 2)
+    host.say(op="look", serial=1, call=4, chunks=False)
+    while not host.voices:
+        host.read()
+    found = [(answer.number, answer.ending) for answer in read_answers(host.voices[0][2])]
+    assert found[-2:] == [(3, wire.WITHDRAWN), (4, wire.WITHDRAWN)]
+    assert found[:-2] in ([(1, wire.OK)], [])  # on a slow day its answer was sent already
+    host.halt(worker, 2)
+    host.event("gone", serial=1)
 
 
 def test_the_dead_are_not_killed(host: Host) -> None:
@@ -212,8 +230,9 @@ def test_the_dead_are_not_killed(host: Host) -> None:
     worker = host.fork()
     worker.call(1, jobs.leave, 5)
     assert worker.frame() == (0, b"")
-    host.kill(worker, 1)
-    host.say(op="kill", serial=99, call=None, stack=False)
+    host.halt(worker, 1)
+    host.say(op="kill", serial=99, stack=False)
+    host.say(op="halt", serial=99, call=1, stack=False)
     assert host.event("gone", serial=1)["exitcode"] == 5
     host.kill(worker)
     assert host.fork(2).pid
@@ -225,7 +244,7 @@ def test_stopped_workers_can_be_killed(host: Host) -> None:
     worker = host.fork()
     worker.call(1, jobs.stop)
     running(worker, 1)
-    host.kill(worker, 1)
+    host.halt(worker, 1)
     assert host.event("gone", serial=1)["signal"] == "SIGKILL"
 
 
@@ -234,7 +253,7 @@ def test_stuck_in_c(host: Host) -> None:
     worker = host.fork()
     worker.call(1, jobs.hold_the_lock)
     host.written(1, 1, b"begun")
-    host.kill(worker, 1)
+    host.halt(worker, 1)
     assert host.event("gone", serial=1)["signal"] == "SIGKILL"
 
 
@@ -267,7 +286,7 @@ def test_stacks(host: Host, job: Callable[[], None]) -> None:
     worker = host.fork()
     worker.call(1, job)
     host.written(1, 1, b"begun")
-    host.kill(worker, 1, stack=True)
+    host.halt(worker, 1, stack=True)
     stack = host.event("gone", serial=1)["stack"]
     assert f"in {job.__name__}" in stack
     assert "jobs.py" in stack
@@ -298,8 +317,6 @@ def test_last_words(host: Host) -> None:
 
 def test_unfinished_lines_at_the_end(host: Host) -> None:
     """What is in a worker's own buffers when it is told to end is written."""
-    from aioparallel._child import wire
-
     worker = host.fork()
     worker.call(1, jobs.write, "unfinished")
     worker.send(wire.BYE)
@@ -379,7 +396,14 @@ def test_the_agent_outlives_signals(host: Host, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [MESSAGE.pack(MAX_MESSAGE + 1), MESSAGE.pack(5) + b"hello", b"\xff" * 100, MESSAGE.pack(7) + b'op="no"']
+    "message",
+    [
+        mux.HEAD.pack(mux.LONGEST + 1, mux.MESSAGE, 0),
+        mux.head(mux.MESSAGE, 0, 5) + b"hello",
+        b"\xff" * 100,
+        mux.head(mux.MESSAGE, 0, 7) + b'op="no"',
+        mux.head(mux.OUT, 1, 2) + b"no",
+    ],
 )
 def test_nonsense_ends_the_agent(host: Host, message: bytes) -> None:
     """An agent that is sent what no executor sends kills its workers and ends."""
@@ -394,6 +418,106 @@ def test_messages_in_pieces(host: Host) -> None:
     """Messages may arrive in any pieces."""
     text = messages.dumps({"op": "fork", "serial": 1, "index": 0, "token": "00" * 32, "env": ""})
     assert host.process.stdin is not None
-    for byte in MESSAGE.pack(len(text)) + text:
+    for byte in mux.head(mux.MESSAGE, 0, len(text)) + text:
         host.process.stdin.write(bytes([byte]))
     assert host.event("forked")["serial"] == 1
+
+
+# Elsewhere
+
+
+@pytest.fixture
+def away() -> Iterator[Host]:
+    """An agent that carries the links of its workers, as it does for an executor on another machine."""
+    found = Host(None)
+    yield found
+    found.close()
+
+
+def test_links_are_carried(away: Host) -> None:
+    """Where nobody can connect to the executor, calls and answers of each worker go through the agent."""
+    one, two = away.fork(1), away.fork(2)
+    one.call(1, jobs.echo, "one")
+    two.call(1, jobs.echo, "two")
+    assert one.answer().value == ("one",)
+    assert two.answer().value == ("two",)
+
+
+def test_large_things_are_carried(away: Host) -> None:
+    """Arguments and results of any size are carried, and the executor is told what its worker has taken."""
+    worker = away.fork()
+    for size in (100_000, 3_000_000, 20_000_000):
+        worker.call(size, jobs.echo, "x" * size)
+        assert worker.answer().value == ("x" * size,)
+    taken = sum(event["bytes"] for event in away.events if event["ev"] == "taken")
+    assert 23_100_000 - TELL <= taken < 23_200_000
+
+
+def test_a_worker_that_takes_nothing_delays_nobody(away: Host) -> None:
+    """While one worker takes nothing of what it is sent, others are served, and the agent can be talked to."""
+    busy, free = away.fork(1), away.fork(2)
+    busy.call(1, jobs.sleep)
+    away.written(1, 1, b"begun")
+    busy.send(wire.CALLS, b"x" * CREDIT)
+    free.call(1, jobs.echo, "free")
+    assert free.answer().value == ("free",)
+    away.halt(busy, 1)
+    assert away.event("gone", serial=1)["running"].startswith("1:")
+
+
+def test_carried_answers_come_before_the_end(away: Host) -> None:
+    """All that a worker sent before it died arrives before the news of its death."""
+    worker = away.fork()
+    worker.calls((1, jobs.echo, ("x" * 2_000_000,)), (2, jobs.echo, ("kept",)), (3, jobs.leave, (5,)))
+    away.event("gone", serial=1)
+    answers = [
+        *read_answers(worker.frame()[1]),
+        *(found for _, _, body in away.voices[:1] for found in read_answers(body)),
+    ]
+    assert [answer.number for answer in answers] == [1, 2]
+
+
+def test_strangers_are_not_carried(away: Host) -> None:
+    """A connection whose token the agent does not know is closed."""
+    worker = away.fork()
+    worker.call(1, jobs.connect_as_somebody_else)
+    assert worker.answer().value == b""
+
+
+def test_the_lease() -> None:
+    """An agent that has heard nothing for the time of its lease kills everything and ends."""
+    away = Host(None, lease=300)
+    worker = away.fork()
+    worker.call(1, jobs.hold_the_lock)
+    for number in range(5):
+        time.sleep(0.1)
+        away.say(op="beat", number=number)
+        away.event("beat", number=number)
+    away.process.wait(SECONDS)
+    assert gone(worker.pid)
+    away.close()
+
+
+def test_no_room_for_a_folder() -> None:
+    """An agent that finds no place for its sockets says so."""
+    away = Host(None, boot=f"import os; os.access = lambda *_: False; {BOOT}")
+    assert away.said["ev"] == "failed"
+    assert "no writable folder" in away.said["reason"]
+    away.close()
+
+
+# Too large
+
+
+@linux
+def test_calls_that_need_too_much(folder: str) -> None:
+    """The one call that makes its worker twice as large as it may be is killed, and the agent says what it used."""
+    host = Host(f"{folder}/h", max_memory=60 * 2**20)
+    small, large = host.fork(1), host.fork(2)
+    large.call(1, jobs.have_for_long, 150)
+    end = host.event("gone", serial=2)
+    assert end["signal"] == "SIGKILL"
+    assert "more than 2 times max_rss_per_worker (60 MiB)" in end["oom"]
+    small.call(1, jobs.echo)
+    assert small.answer().value == ()
+    host.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aioparallel._child import chunks
-from aioparallel._child.page import FLAGS, NOTES, PICKLES, Page
+from aioparallel._child.page import FLAGS, NOTES, PICKLES, TAKEN_BACK, Page
 from aioparallel._workers.returning import unpack_failure
 
 NUMBER = FLAGS + 5
@@ -30,7 +30,7 @@ def test_values(shared: Page, page_path: str) -> None:
     values, failed = run(shared, lambda item: item, VALUES)
     assert (values, failed) == (VALUES, {})
     other = Page(page_path)
-    again, _ = chunks.recover(other, len(VALUES))
+    again, _ = chunks.recover(other.notes)
     other.close()
     assert again == VALUES
     assert [type(value) for value in again] == [type(value) for value in VALUES]
@@ -41,7 +41,7 @@ def test_what_is_recovered_after_a_death(shared: Page) -> None:
     seen: list[Any] = []
 
     def look(item: int) -> int:
-        seen.append(chunks.recover(shared, 5)[0])
+        seen.append(chunks.recover(shared.notes)[0])
         return item * 10
 
     run(shared, look, range(5))
@@ -55,7 +55,7 @@ def test_failures(shared: Page, stop: bool) -> None:
     assert values == ([2, None] if stop else [2, None, 5])
     assert [type(error) for error in failed.values()] == [ZeroDivisionError]
     assert list(failed) == [1]
-    again, packed = chunks.recover(shared, 3)
+    again, packed = chunks.recover(shared.notes)
     assert again == values
     assert isinstance(unpack_failure(packed[1], "f", "w"), ZeroDivisionError)
 
@@ -85,7 +85,7 @@ def test_giving_back(shared: Page) -> None:
 
     def ask_back(item: int) -> int:
         if item == 2:
-            shared.withdraw(NUMBER)
+            shared.flag(NUMBER, TAKEN_BACK)
         return item
 
     assert run(shared, ask_back, range(10))[0] == [0, 1, 2]
@@ -97,7 +97,7 @@ def test_full_pages(shared: Page) -> None:
     size = PICKLES // 4
     values, _ = run(shared, lambda item: "x" * size, range(10))
     assert 1 < len(values) < 6
-    assert len(chunks.recover(shared, 10)[0]) >= len(values) - 1
+    assert len(chunks.recover(shared.notes)[0]) >= len(values) - 1
     assert run(shared, lambda item: "x" * 2 * PICKLES, range(3))[0] == ["x" * 2 * PICKLES]
 
 
@@ -106,7 +106,7 @@ def test_old_notes_are_cleared(shared: Page) -> None:
     run(shared, lambda item: item, range(NOTES))
 
     def look(item: int) -> int:
-        assert chunks.recover(shared, 5)[0] == [0][:item]
+        assert chunks.recover(shared.notes)[0] == [0][:item]
         return item
 
     assert run(shared, look, range(2))[0] == [0, 1]

@@ -14,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioparallel._child import page, wire
-from aioparallel._child.page import BOX_AT, FLAGS, FLAGS_AT, HEADER, MAX_THREADS, NOTES, OUTBOX, PICKLES, Notes, Page
+from aioparallel._child.page import (
+    BOX_AT,
+    FLAGS,
+    FLAGS_AT,
+    HEADER,
+    MAX_THREADS,
+    OUTBOX,
+    PICKLES,
+    TAKEN_BACK,
+    Notes,
+    Page,
+)
 
 
 @pytest.fixture
@@ -30,7 +41,7 @@ def test_layout(shared: Page, page_path: str) -> None:
     shared.commit(5)
     shared.begin(7, 1.5)
     shared.begin(9, 2.5, thread=3)
-    shared.withdraw(FLAGS + 2)
+    shared.flag(FLAGS + 2, TAKEN_BACK)
     shared.box[:2] = b"hi"
     raw = Path(page_path).read_bytes()
     assert struct.unpack_from("<Q", raw, 0) == (5,)
@@ -100,17 +111,17 @@ def test_threads_have_slots_of_their_own(shared: Page, other: Page) -> None:
 
 def test_flags(shared: Page, other: Page) -> None:
     """A call that was asked back is told so when it begins, and no other is."""
-    other.withdraw(3)
+    other.flag(3, TAKEN_BACK)
     assert shared.begin(3, 1.0) is True
     assert shared.begin(4, 1.0) is False
-    other.forget(3)
+    other.flag(3, 0)
     assert shared.begin(3, 1.0) is False
 
 
 def test_flags_are_used_again() -> None:
     """Calls share a flag only when they are further apart than a worker can hold."""
     from aioparallel._policy.batching import MAX_CALLS
-    from aioparallel._policy.ledger import MAX_HELD
+    from aioparallel._policy.roster import MAX_HELD
 
     assert FLAGS >= MAX_HELD + MAX_CALLS
 
@@ -165,16 +176,15 @@ def test_notes(shared: Page, other: Page) -> None:
     assert notes.keep(3, b"pickle", failed=False)
     assert notes.keep(4, b"failure", failed=True)
     notes.tags[6] = Notes.NONE
-    assert other.notes.read(NOTES) == [
+    assert other.notes.read() == [
         (Notes.INT, -5),
         (Notes.FLOAT, 2.5),
         (Notes.NONE, None),
         (Notes.PICKLED, b"pickle"),
         (Notes.FAILED, b"failure"),
     ]
-    assert len(other.notes.read(2)) == 2
     shared.notes.clear()
-    assert other.notes.read(NOTES) == []
+    assert other.notes.read() == []
 
 
 def test_notes_have_an_end(shared: Page) -> None:
@@ -182,4 +192,4 @@ def test_notes_have_an_end(shared: Page) -> None:
     assert shared.notes.keep(0, b"a" * (PICKLES - 1), failed=False)
     assert not shared.notes.keep(1, b"bb", failed=False)
     assert shared.notes.keep(1, b"b", failed=False)
-    assert [value for _, value in shared.notes.read(3)] == [b"a" * (PICKLES - 1), b"b"]
+    assert [value for _, value in shared.notes.read()] == [b"a" * (PICKLES - 1), b"b"]

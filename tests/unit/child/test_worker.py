@@ -13,7 +13,7 @@ import pytest
 
 from aioparallel._child import wire, worker
 from aioparallel._child.current import current
-from aioparallel._child.page import OUTBOX
+from aioparallel._child.page import CANCELLED, OUTBOX, TAKEN_BACK
 from aioparallel._child.wire import CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
 from aioparallel._child.worker import RECEIVE, is_coroutine
 from aioparallel._model.errors import CallExitedError, PicklingError
@@ -234,7 +234,7 @@ def test_withdrawn_calls(peer: Peer) -> None:
     function, blocked = peer.teach(echo), peer.teach(hold)
     peer.send(wire.CALLS, peer.record(1, blocked) + b"".join(peer.record(n, function, n) for n in (2, 3, 4)))
     gates["begun"].wait(SECONDS)
-    peer.page.withdraw(3)
+    peer.page.flag(3, TAKEN_BACK)
     gates["go_on"].set()
     answers: list[Any] = []
     while len(answers) < 4:
@@ -249,7 +249,7 @@ def test_calls_know_themselves(peer: Peer) -> None:
     assert peer.answer().value == (1009, "who", 1, 3, None, False)
     peer.call(10, hold_and_tell)
     gates["begun"].wait(SECONDS)
-    peer.page.withdraw(10)
+    peer.page.flag(10, CANCELLED)
     gates["go_on"].set()
     assert peer.answer().value == (1010, "hold_and_tell", 1, 3, None, True)
 

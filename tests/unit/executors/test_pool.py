@@ -14,7 +14,9 @@ from aioparallel import CallCancelledError, ExecutorClosedError, PoolFullError, 
 from aioparallel._executors.pool import Executor, Run
 from aioparallel._model.call import Call, Ending, Phase
 from aioparallel._model.options import DEFAULT_OPTIONS
-from aioparallel._policy.ledger import Halt, Ledger, Place, Seat
+from aioparallel._policy.ledger import Ledger
+from aioparallel._policy.seats import Seat
+from aioparallel._policy.steps import Halt, Place
 
 
 class Desk(Executor):

@@ -8,7 +8,9 @@ from aioparallel._model.call import Call, Ending, Stop
 from aioparallel._model.errors import WorkerLostError
 from aioparallel._model.options import CallOptions
 from aioparallel._policy.batching import Costs
-from aioparallel._policy.ledger import Halt, Instruction, Ledger, Pause, Place, Retire, Seat, Settle, Spawn, Verdict
+from aioparallel._policy.ledger import Ledger
+from aioparallel._policy.seats import Seat
+from aioparallel._policy.steps import Halt, Instruction, Pause, Place, Retire, Settle, Spawn, Verdict
 
 
 class Function:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioparallel._model.errors import WorkerStartError
-from aioparallel._policy.ledger import Seat, Standing
+from aioparallel._policy.seats import Seat, Standing
 from tests.unit.policy.desk import Desk, lost
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from aioparallel._model.call import Call, Ending, Phase, Stop
@@ -13,7 +15,11 @@ from aioparallel._model.errors import (
     WorkerStartError,
 )
 from aioparallel._model.options import Retry
-from aioparallel._policy.ledger import MANY, MAX_HELD, TOP_UP, Seat, Standing, Verdict
+from aioparallel._policy.backlog import MANY
+from aioparallel._policy.ledger import TOP_UP
+from aioparallel._policy.roster import MAX_HELD
+from aioparallel._policy.seats import Seat, Standing
+from aioparallel._policy.steps import Verdict
 from tests.unit.policy.desk import Desk, Function, halted, lost
 
 OK, RAISED, WITHDRAWN = Ending.OK, Ending.RAISED, Ending.WITHDRAWN
@@ -400,7 +406,7 @@ def test_cancelled_calls_are_let_go() -> None:
         call = desk.call()
         desk.ledger.enqueue(call)
         desk.ledger.cancel(call)
-    kept = sum(map(len, desk.ledger._queues.values()))
+    kept = sum(map(len, desk.ledger._backlog._queues.values()))
     assert kept <= MANY + 2
     assert desk.ledger.queued == 1
     desk.end(desk.placed[0])
@@ -1071,13 +1077,23 @@ def test_counts() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("queued", 3), ("placed", 2), ("_shared", 1), ("_ready", 4), ("_starting", 1), ("_idle", {})],
+    [
+        ("queued", 3),
+        ("placed", 2),
+        ("_backlog.count", 1),
+        ("_roster.ready", 4),
+        ("_roster.starting", 1),
+        ("_roster.running", 2),
+        ("_roster.width", 1),
+        ("_roster.idle.sites", {}),
+    ],
 )
 def test_check_notices(field: str, value: object) -> None:
     """The ledger's own check notices books that do not balance."""
     desk = Desk(2)
     desk.submit()
     desk.ledger.check()
-    setattr(desk.ledger, field, value)
+    *path, name = field.split(".")
+    setattr(functools.reduce(getattr, path, desk.ledger), name, value)
     with pytest.raises(AssertionError):
         desk.ledger.check()

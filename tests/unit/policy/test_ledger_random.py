@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from aioparallel._model.call import Call, Ending, Phase
 from aioparallel._model.errors import PoisonTaskError, WorkerLostError, WorkerStartError
 from aioparallel._model.options import Retry
-from aioparallel._policy.ledger import Instruction, Place, Seat, Settle, Spawn, Standing, Verdict
 from aioparallel._policy.retry import MAX_DEATHS
+from aioparallel._policy.seats import Seat, Standing
+from aioparallel._policy.steps import Instruction, Place, Settle, Spawn, Verdict
 from tests.unit.policy.desk import Desk, Function, lost
 
 PRIORITIES = (-1, 0, 2)
@@ -265,7 +266,7 @@ class Machine(RuleBasedStateMachine):
 
     def _able(self) -> list[Seat]:
         """Workers that may be given calls."""
-        resting = self.ledger._resting
+        resting = self.ledger._roster.resting
         return [seat for seat in self._seats(Standing.READY) if not seat.worn and seat not in resting]
 
     def _busy(self) -> list[Seat]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from aioparallel._child.agent import MAX_MESSAGE, MESSAGE
+from aioparallel._child import mux
+from aioparallel._child.folders import private_folder, remove_folder
 from aioparallel._model.errors import WorkerStartError
 from aioparallel._workers import agents
-from aioparallel._workers.agents import LONGEST_PARENT, Agent, private_folder, remove_folder
+from aioparallel._workers.agents import Agent, Pipe
 from tests.tools import is_alive, until
 
 
@@ -24,9 +24,28 @@ class Heard:
     """An agent, and what was heard of it."""
 
     def __init__(self, folder: str) -> None:
+        self.folder = folder
         self.events: list[dict[str, Any]] = []
         self.output: list[tuple[int, int, bytes]] = []
-        self.agent = Agent(folder, self.events.append, lambda *written: self.output.append(written))
+        self.links: list[tuple[int, bytes]] = []
+        self.voices: list[tuple[int, int, bytes]] = []
+        self.agent = Agent(self)
+        self.pipe = Pipe(self.agent)
+
+    async def start(self) -> None:
+        await self.pipe.start(self.folder, threads=1, max_memory=None)
+
+    def on_event(self, message: dict[str, Any]) -> None:
+        self.events.append(message)
+
+    def on_output(self, serial: int, stream: int, written: bytes) -> None:
+        self.output.append((serial, stream, written))
+
+    def on_link(self, serial: int, received: memoryview) -> None:
+        self.links.append((serial, bytes(received)))
+
+    def on_voice(self, serial: int, kind: int, body: memoryview) -> None:
+        self.voices.append((serial, kind, bytes(body)))
 
     def fork(self, serial: int) -> None:
         self.agent.say(op="fork", serial=serial, index=0, token="00" * 32, env="")
@@ -48,7 +67,7 @@ def folder() -> Iterator[str]:
 @pytest.fixture
 async def heard(folder: str) -> AsyncIterator[Heard]:
     found = Heard(folder)
-    await found.agent.start()
+    await found.start()
     yield found
     await found.agent.aclose()
 
@@ -109,7 +128,12 @@ async def test_an_agent_that_does_not_end(heard: Heard, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    "message", [MESSAGE.pack(MAX_MESSAGE + 1), MESSAGE.pack(5) + b"M?!?!", MESSAGE.pack(2) + b"O1"]
+    "message",
+    [
+        mux.HEAD.pack(mux.LONGEST + 1, mux.MESSAGE, 0),
+        mux.head(mux.MESSAGE, 0, 4) + b"?!?!",
+        mux.head(b"?", 0, 2) + b"no",
+    ],
 )
 async def test_nonsense(folder: str, message: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that says what no agent says is killed."""
@@ -117,7 +141,7 @@ async def test_nonsense(folder: str, message: bytes, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(agents, "BOOT", script)
     heard = Heard(folder)
     with pytest.raises(WorkerStartError, match="the host agent ended, or did not answer"):
-        await heard.agent.start()
+        await heard.start()
     await heard.agent.aclose()
     assert heard.agent.ended.is_set()
 
@@ -126,7 +150,7 @@ async def test_an_interpreter_that_is_not_there(folder: str, monkeypatch: pytest
     """An agent that cannot be started is an error that names the interpreter."""
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with pytest.raises(WorkerStartError, match="cannot start the host agent with '/no/such/python'"):
-        await Heard(folder).agent.start()
+        await Heard(folder).start()
 
 
 async def test_an_agent_that_ends_at_once(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +158,7 @@ async def test_an_agent_that_ends_at_once(folder: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(agents, "BOOT", "pass")
     heard = Heard(folder)
     with pytest.raises(WorkerStartError, match=r"does `.* -c pass` work\?"):
-        await heard.agent.start()
+        await heard.start()
     await heard.agent.aclose()
 
 
@@ -145,7 +169,7 @@ async def test_an_agent_that_does_not_answer(folder: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(agents, "END_SECONDS", 0.05)
     heard = Heard(folder)
     with pytest.raises(WorkerStartError, match="did not answer"):
-        await heard.agent.start()
+        await heard.start()
     await heard.agent.aclose()
     assert heard.agent.ended.is_set()
 
@@ -159,48 +183,27 @@ def test_the_interpreters_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(command[-1], "agent.py").is_file()
 
 
-# Folders
-
-
-def test_folders_are_private() -> None:
-    """A private folder is new, and for this user only."""
-    one, two = private_folder(), private_folder()
-    try:
-        assert one != two
-        assert stat.S_IMODE(os.stat(one).st_mode) == 0o700
-        assert len(one) < 90
-    finally:
-        remove_folder(one)
-        remove_folder(two)
-    assert not os.path.exists(one)
-
-
-def test_folders_have_short_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A place whose path is too long for a socket, or cannot be written to, is passed over."""
-    long = tmp_path / ("x" * LONGEST_PARENT)
-    long.mkdir()
-    monkeypatch.setenv("TMPDIR", str(long))
-    monkeypatch.setattr(os, "access", lambda path, mode: path != "/dev/shm")
-    folder = private_folder()
-    remove_folder(folder)
-    assert os.path.dirname(folder) == "/tmp"
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(WorkerStartError, match="set TMPDIR to one"):
-        private_folder()
-
-
-def test_removing_folders(folder: str) -> None:
-    """A folder is removed with its files, and may be removed twice."""
-    Path(folder, "p1").touch()
-    remove_folder(folder)
-    remove_folder(folder)
-    assert not os.path.exists(folder)
+async def test_what_is_heard(folder: str) -> None:
+    """Messages, output, links and what is said in workers' places are told apart, however they are cut."""
+    heard = Heard(folder)
+    text = b'ev="forked\nserial=5'
+    row = (
+        mux.head(mux.MESSAGE, 0, len(text)) + text + mux.head(mux.LINK, 1, 3) + b"abc" + mux.head(mux.ERR, 2, 2) + b"no"
+    )
+    row += mux.head(mux.VOICE, 3, 4) + b"\x0exyz"
+    for byte in row:
+        heard.agent.received(bytes([byte]))
+    heard.agent.received(row)
+    assert heard.events == [{"ev": "forked", "serial": 5}] * 2
+    assert heard.links == [(1, b"abc")] * 2
+    assert heard.output == [(2, 2, b"no")] * 2
+    assert heard.voices == [(3, 14, b"xyz")] * 2
 
 
 async def test_agents_outlive_their_callers_task(folder: str) -> None:
     """An agent belongs to its loop and not to the task that started it."""
     heard = Heard(folder)
-    await asyncio.create_task(heard.agent.start())
+    await asyncio.create_task(heard.start())
     heard.fork(1)
     await heard.event("forked", 1)
     await asyncio.create_task(heard.agent.aclose())

@@ -1,0 +1,83 @@
+"""What a ledger answers with: instructions, which whoever asked carries out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from .._model.call import Call, Ending
+from .._model.errors import WorkerStartError
+
+if TYPE_CHECKING:
+    from .seats import Seat, Site
+
+__all__ = ["Halt", "Instruction", "Pause", "Place", "Retire", "Settle", "Spawn", "Suspend", "Verdict", "WorkerEnd"]
+
+
+class Verdict(IntEnum):
+    """How a settled call ended."""
+
+    OK = 0
+    FAILED = 1
+    CANCELLED = 2
+
+
+@dataclass(slots=True)
+class Place:
+    """Send these calls to this worker, in this order, each under its ``call.seq``."""
+
+    seat: Seat
+    calls: list[Call]
+
+
+@dataclass(slots=True)
+class Settle:
+    """Settle these calls' futures: (call, how it ended, its value or error)."""
+
+    ends: list[tuple[Call, Verdict, Any]]
+
+
+@dataclass(slots=True)
+class Halt:
+    """Stop this call: take it back if it has not begun, kill it if it has."""
+
+    seat: Seat
+    call: Call
+
+
+@dataclass(slots=True)
+class Spawn:
+    """Start a worker for this seat."""
+
+    seat: Seat
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Retire:
+    """Let this worker end: it holds nothing."""
+
+    seat: Seat
+
+
+@dataclass(slots=True)
+class Pause:
+    """Resume this call in the ledger after so many seconds; this is what it failed with."""
+
+    call: Call
+    seconds: float
+    error: BaseException
+
+
+@dataclass(slots=True)
+class Suspend:
+    """No worker can be started at this site, for this reason: use it no more for a while."""
+
+    site: Site
+    error: WorkerStartError
+
+
+Instruction = Place | Settle | Halt | Spawn | Retire | Pause | Suspend
+WorkerEnd = tuple[int, Ending, Any, float]
+"""(number the call was sent under, how it ended, value or error, seconds it took)."""
