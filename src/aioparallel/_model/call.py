@@ -71,6 +71,10 @@ class Call:
         seq: The number it was sent under.
         pin: The only seat that can run it, if there is one.
         avoid: The ledger's sites where it failed.
+        failures: How often it failed by an exception, if that matters.
+        overdue: How often it ran too long, if that matters.
+        losses: How often it was lost with the machine that it ran on.
+        race: The ledger's, while there are backup copies of it.
         kind: The verb of the wire: run, or a step of a stream.
         function: What the executor knows of the function, with its ``costs``.
         payload: What the executor made of the arguments.
@@ -86,6 +90,10 @@ class Call:
     worker: Any = None
     pin: Any = None
     avoid: frozenset[Any] = frozenset()
+    failures = 0
+    overdue = 0
+    losses = 0
+    race: Any = None
     kind = 0
     seq = 0
     begun_at: float | None = None
@@ -113,6 +121,16 @@ class Call:
         self.options = options
         self.queued_at = time.time()
 
+    def twin(self) -> Call:
+        """A backup copy: what a worker needs of it, under the same future."""
+        copy = Call(self.owner, self.fn, self.args, self.kwargs, self.options)
+        copy.queued_at = self.queued_at
+        copy.kind, copy.function, copy.payload = self.kind, self.function, self.payload
+        copy.attempts = self.attempts - 1  # it is counted again when it is placed
+        copy.race = self.race
+        copy.future = self.future
+        return copy
+
     @property
     def name(self) -> str:
         """The function's name, or the one that was chosen, for people."""
@@ -136,6 +154,7 @@ class Call:
             worker=None if self.worker is None else str(self.worker),
             host=None if self.worker is None else self.worker.site.name,
             attempts=self.attempts,
+            copies=0 if self.race is None else self.race.number,
             queued_at=self.queued_at,
             begun_at=self._began(),
             settled_at=self.settled_at,

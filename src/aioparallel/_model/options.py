@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-__all__ = ["DEFAULT_OPTIONS", "CallOptions", "Retry"]
+__all__ = ["DEFAULT_OPTIONS", "Backups", "CallOptions", "Retry"]
 
 Predicate = Callable[[BaseException], bool]
 
@@ -16,18 +16,20 @@ Predicate = Callable[[BaseException], bool]
 class Retry:
     """How often, when and for what a failed call is begun again.
 
-    A cancelled call is never retried. Losing a worker has its own rule, because the
-    call may have had its effects.
+    A cancelled call is never retried. Each kind of failure has a budget of its own: one that uses up its attempts
+    by exceptions has not used up those of a worker that dies, for the function may be right and the machine wrong.
 
     Args:
-        attempts: How often the call may be begun in all; the first time counts.
+        attempts: How often the call may fail by an exception in all: ``Retry(3)`` begins it at most twice again.
         on: Exception types, or a predicate of the exception, that are worth another attempt.
         backoff: The first pause in seconds, doubled each time, with jitter; or a function of
             the attempt that failed (1 for the first). An exception with a ``retry_after``
             attribute (seconds) makes the pause at least that long.
         deadline: Seconds from submission after which nothing is begun again.
-        worker_lost: Whether to begin again when the worker died while it ran the call.
-            ``None``: only if the call is ``idempotent``.
+        worker_lost: Whether to begin again when the worker, or its host, was lost while it ran the call: the call may
+            have had its effects. ``None``: only if the call is ``idempotent``. A number: so many times.
+        timeout: Whether to begin again when the call ran longer than its ``timeout``. ``None``: if ``on`` says so of a
+            :exc:`TaskTimeoutError`, and then it counts as an exception. A number: so many times.
 
     Example:
         ::
@@ -39,7 +41,8 @@ class Retry:
     on: type[BaseException] | tuple[type[BaseException], ...] | Predicate = Exception
     backoff: float | Callable[[int], float] = 0.1
     deadline: float | None = None
-    worker_lost: bool | None = None
+    worker_lost: bool | int | None = None
+    timeout: bool | int | None = None
 
     def __init__(
         self,
@@ -48,7 +51,8 @@ class Retry:
         on: type[BaseException] | tuple[type[BaseException], ...] | Predicate = Exception,
         backoff: float | Callable[[int], float] = 0.1,
         deadline: float | None = None,
-        worker_lost: bool | None = None,
+        worker_lost: bool | int | None = None,
+        timeout: bool | int | None = None,
     ) -> None:
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ValueError(f"Retry(attempts={attempts!r}): expected a whole number of at least 1")
@@ -58,9 +62,12 @@ class Retry:
             raise ValueError(f"Retry(backoff={backoff!r}): expected seconds, 0 or more, or a function")
         if deadline is not None and not (isinstance(deadline, (int, float)) and deadline > 0):
             raise ValueError(f"Retry(deadline={deadline!r}): expected seconds, more than 0")
+        for name, budget in (("worker_lost", worker_lost), ("timeout", timeout)):
+            if budget is not None and not (isinstance(budget, int) and budget >= 0):
+                raise ValueError(f"Retry({name}={budget!r}): expected True, False, a number of times, or None")
         for name, value in zip(
-            ("attempts", "on", "backoff", "deadline", "worker_lost"),
-            (attempts, on, backoff, deadline, worker_lost),
+            ("attempts", "on", "backoff", "deadline", "worker_lost", "timeout"),
+            (attempts, on, backoff, deadline, worker_lost, timeout),
             strict=True,
         ):
             object.__setattr__(self, name, value)
@@ -75,6 +82,57 @@ class Retry:
 def _are_exceptions(on: Any) -> bool:
     kinds = on if isinstance(on, tuple) else (on,)
     return all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds)
+
+
+@dataclass(frozen=True)
+class Backups:
+    """When a call that is late gets a backup copy on another host, and how many there may be.
+
+    Only calls that are ``idempotent`` are copied. The first copy that succeeds gives the result, and the others are
+    killed; a copy that fails decides nothing while another runs.
+
+    Args:
+        after: How long a call runs before it is late: ``"p95"`` (longer than 95 of 100 finished calls of the same
+            function; any ``"p1"`` to ``"p99"``), or seconds.
+        min_completed: So many calls of a function must have finished before a quantile of them says anything.
+        max_copies: Of one call, at most so many.
+        max_extra: Of all calls that may be copied, at most this part; a fraction.
+        interval: Seconds between two looks for late calls.
+
+    While more than half of the pool's slots hold late calls nothing is copied: that is an outage, not a straggler.
+
+    Example:
+        ::
+
+            RemoteExecutor(hosts, backups=Backups(after="p95", max_extra=0.1))
+    """
+
+    after: str | float = "p95"
+    min_completed: int = 10
+    max_copies: int = 3
+    max_extra: float = 0.1
+    interval: float = 0.5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.after, str):
+            digits = self.after.removeprefix("p")
+            if not (self.after.startswith("p") and digits.isdecimal() and 1 <= int(digits) <= 99):
+                raise ValueError(f"Backups(after={self.after!r}): expected 'p95', any of 'p1' to 'p99', or seconds")
+        elif isinstance(self.after, bool) or not isinstance(self.after, (int, float)) or not self.after > 0:
+            raise ValueError(f"Backups(after={self.after!r}): expected 'p95', or seconds, more than 0")
+        for name in ("min_completed", "max_copies"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"Backups({name}={value!r}): expected a whole number of at least 1")
+        for name in ("max_extra", "interval"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"Backups({name}={value!r}): expected a number, more than 0")
+
+    @property
+    def quantile(self) -> float | None:
+        """The part of all calls that are not late; ``None`` if ``after`` is in seconds."""
+        return int(self.after.removeprefix("p")) / 100 if isinstance(self.after, str) else None
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._model.call import Call, Ending, Phase, Stop
-from .._model.errors import ExecutorClosedError, PoisonTaskError, TaskTimeoutError, WorkerLostError, WorkerStartError
+from .._model.errors import (
+    AioParallelError,
+    CallCancelledError,
+    ExecutorClosedError,
+    PoisonTaskError,
+    TaskTimeoutError,
+    WorkerLostError,
+    WorkerStartError,
+)
+from .._model.options import Backups
 from .backlog import Backlog
+from .backups import BackupDesk
 from .latency import Latencies
 from .placement import Placement
+from .races import Race
 from .retry import MAX_DEATHS, pause_after_error, pause_after_loss
 from .roster import Roster
 from .seats import Seat, Site, Standing
@@ -66,6 +77,31 @@ class Counts:
     cancelled: int = 0
     retried: int = 0
     deaths: int = 0
+    backups: int = 0
+    backups_won: int = 0
+    backup_seconds: float = 0.0
+    """What workers spent on copies."""
+
+
+class _Turn:
+    """What comes of one event.
+
+    Attributes:
+        now: ``time.time()``; ``None`` where that is not known, and nothing depends on it.
+        chance: A random number from 0 to 1.
+        settled: Calls that have ended.
+        back: Calls that go back to the front of the queue, in their order.
+        steps: What else is to be done.
+    """
+
+    __slots__ = ("back", "chance", "now", "settled", "steps")
+
+    def __init__(self, now: float | None, chance: float) -> None:
+        self.now: Any = now
+        self.chance = chance
+        self.settled: Ends = []
+        self.back: list[Call] = []
+        self.steps: list[Instruction] = []
 
 
 class Ledger:
@@ -78,6 +114,7 @@ class Ledger:
         fair: A worker whose call failed gets the next one when each of the others has ended one as well: who
             fails at once would otherwise get nearly all.
         placement: Chooses among idle workers; by default the one that became idle last.
+        backups: When late calls get copies, if ever.
     """
 
     def __init__(
@@ -88,6 +125,7 @@ class Ledger:
         all_or_none: bool = False,
         fair: bool = False,
         placement: Placement | None = None,
+        backups: Backups | None = None,
     ) -> None:
         self.counts = Counts()
         self.latencies = Latencies()
@@ -100,6 +138,7 @@ class Ledger:
         """Whether there were ever workers enough to begin with."""
         self._backlog = Backlog()
         self._roster = Roster(max_tasks=max_tasks, vacant=vacant, fair=fair, placement=placement)
+        self._desk = None if backups is None else BackupDesk(backups)
         self._paused: set[Call] = set()
         self._all_or_none = all_or_none
 
@@ -191,10 +230,15 @@ class Ledger:
 
     def cancel(self, call: Call) -> list[Instruction] | None:
         """Somebody cancelled a call; ``None`` when it has ended."""
+        if call.race is not None:
+            call = call.race.call
         if call.phase is Phase.SETTLED:
             return None
         if call.phase is Phase.PLACED:
-            return self._halt(call, Stop.CANCEL)
+            members = [call] if call.race is None else call.race.running
+            steps = [step for member in members for step in self._halt(member, Stop.CANCEL)]
+            call.stop = Stop.CANCEL  # although none of a race may be its own
+            return steps
         if call.phase is Phase.WAITING:
             call.phase = Phase.SETTLED
             self.counts.cancelled += 1
@@ -225,7 +269,7 @@ class Ledger:
     def fail_all(self, error: Exception) -> list[Instruction]:
         """Nothing here can ever run: fail whatever waits, now and later."""
         self.start_error = error
-        settled: Ends = []
+        turn = _Turn(None, 0.5)
         waiting = self._waiting()
         self._paused.clear()
         self._backlog.clear()
@@ -233,8 +277,8 @@ class Ledger:
             seat.pinned.clear()
         self.queued = 0
         for call in waiting:
-            self._settle(call, Verdict.FAILED, error, settled, None)
-        return [Settle(settled)]
+            self._settle(call, Verdict.FAILED, error, turn)
+        return [Settle(turn.settled)]
 
     # Workers
 
@@ -266,10 +310,8 @@ class Ledger:
             now: ``time.time()``.
             chance: A random number from 0 to 1.
         """
-        settled: Ends = []
-        steps: list[Instruction] = [Settle(settled)]
-        held = seat.held
-        back: list[Call] = []
+        turn = _Turn(now, chance)
+        held, settled = seat.held, turn.settled
         took: list[float] = []
         function: Any = None
         failed = stuck = False
@@ -279,7 +321,7 @@ class Ledger:
                 continue  # it was settled when its worker was given up; the answer came late
             self.placed -= 1
             if ending is Ending.WITHDRAWN:
-                self._taken_back(call, settled, back, now)
+                self._taken_back(call, turn)
                 stuck = True
                 continue
             if call.function is not function:
@@ -289,21 +331,23 @@ class Ledger:
             call.duration = seconds
             if call.begun_at is None:
                 call.begun_at = now - seconds
-            if ending is Ending.OK and call.stop is None:
+            if ending is Ending.OK and call.stop is None and call.race is None:
                 call.phase = Phase.SETTLED
                 call.settled_at = now
                 self.counts.done += 1
                 settled.append((call, Verdict.OK, value))
+                if self._desk is not None:
+                    self._desk.ended(call, seconds)
+            elif ending is Ending.OK and call.stop is None:
+                self._finished(call, value, turn)
             else:
                 failed = True
-                self._ended_badly(call, value, settled, steps, now, chance)
+                self._ended_badly(call, value, turn)
         self._learn(seat, function, took)
         seat.idle_since = now
         if self._roster.fair:
             self._roster.share_out(seat, failed=failed)
-        for call in reversed(back):
-            self._push(call, front=True)
-        steps += self._freed(seat)
+        steps = self._conclude(turn, seat)
         if stuck:
             self._roster.ahead.pop(seat, None)  # it is in a long call: until that ends, nothing more goes behind it
         return steps
@@ -343,37 +387,64 @@ class Ledger:
         """
         standing = seat.standing
         self._roster.leave(seat, Standing.GONE)
-        settled: Ends = []
-        steps: list[Instruction] = [Settle(settled)]
+        turn = _Turn(now, 0.5)
         begun = set(running)
-        back: list[Call] = []
         asked = standing is Standing.RETIRING
         for seq, call in seat.held.items():
             self.placed -= 1
             if seq in begun:
                 asked = asked or call.stop is not None
-                self._lost(call, error, settled, steps, now)
+                self._lost(call, error(call), turn)
             else:
-                self._taken_back(call, settled, back, now)
+                self._taken_back(call, turn)
         seat.held.clear()
         seat.pins = 0
-        for call in reversed(back):
-            self._push(call, front=True)
-        self._lose_pinned(seat, error, settled, now)
-        steps += self._replace(seat, standing, asked, error)
+        self._lose_pinned(seat, error, turn)
+        steps = self._conclude(turn) + self._replace(seat, standing, asked, error)
         if self._roster.fair:
             self._roster.share_out(seat, failed=False)
         return steps
 
     def lost(self, seat: Seat, call: Call, error: WorkerLostError, now: float) -> list[Instruction]:
         """A call's process has ended, but not the worker: for engines whose processes come and go."""
-        settled: Ends = []
-        steps: list[Instruction] = [Settle(settled)]
+        turn = _Turn(now, 0.5)
         del seat.held[call.seq]
         self.placed -= 1
         self.counts.deaths += call.stop is None
-        self._lost(call, lambda _: error, settled, steps, now)
-        return steps + self._freed(seat)
+        self._lost(call, error, turn)
+        return self._conclude(turn, seat)
+
+    # Backup copies
+
+    def back_up(self, now: float, began: Callable[[Call], float | None]) -> list[Instruction]:
+        """Give copies of late calls to workers elsewhere that have nothing to do.
+
+        Args:
+            now: ``time.time()``.
+            began: When a call began, or ``None`` if it waits at its worker.
+        """
+        desk, idle = self._desk, self._roster.idle
+        steps: list[Instruction] = []
+        if desk is None or self.closing or self._backlog.count:
+            return steps
+        for call in desk.late(now, began, self.width):
+            if desk.budget < 1 or not idle.sites:
+                break
+            steps += self._copy(call, desk)
+        return steps
+
+    def _copy(self, call: Call, desk: BackupDesk) -> list[Instruction]:
+        race = call.race or Race(call)
+        seat = None if race.number >= desk.backups.max_copies else self._roster.idle.elsewhere(race.sites)
+        if seat is None or call.stop is not None:
+            return []
+        call.race = race
+        copies = [race.add()]
+        self.queued += 1  # for as long as a word takes
+        self._hand_over(seat, copies)
+        desk.copies += 1
+        self.counts.backups += 1
+        return [Place(seat, copies)]
 
     def check(self) -> None:
         """Raise :exc:`AssertionError` if the books do not balance."""
@@ -387,26 +458,58 @@ class Ledger:
         held = [call for seat in self.seats for call in seat.held.values()]
         assert self.placed == len(held), "placed is miscounted"
         assert len({id(call) for call in held}) == len(held), "two workers hold one call"
-        assert all(call.phase is Phase.PLACED for call in held)
+        assert all(call.phase is Phase.PLACED or _has_lost(call) for call in held)
+        races = {call.race for call in held if call.race is not None}
+        running = {member for race in races for member in race.running}
+        assert running == {call for call in held if call.race is not None}, "a race has other members than workers"
 
     # How a call ends
 
-    def _ended_badly(
-        self,
-        call: Call,
-        value: Any,
-        settled: Ends,
-        steps: list[Instruction],
-        now: float,
-        chance: float,
-    ) -> None:
+    def _ended_badly(self, call: Call, value: Any, turn: _Turn) -> None:
         """It raised, or was to be stopped and ended by itself before that happened.
 
         What arrives after the time was up is no result: the worker may have been disturbed already.
         """
         if call.stop is Stop.TIMEOUT and not isinstance(value, TaskTimeoutError):
             value = TaskTimeoutError(call=call.name, timeout=call.options.timeout)
-        self._failed(call, value, settled, steps, now, chance)
+        if self._is_decided(call, value, turn):
+            self._failed(call, value, turn)
+
+    def _lost(self, call: Call, lost: WorkerLostError, turn: _Turn) -> None:
+        """The call was running when its worker ended: because of it, or because we stopped it."""
+        if call.begun_at is None and lost.running_for is not None:
+            call.begun_at = turn.now - lost.running_for
+        error: AioParallelError = lost
+        if call.stop is Stop.TIMEOUT:
+            error = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=lost.stack)
+        elif call.stop is None:
+            _count_loss(call if call.race is None else call.race.call, lost)
+        if self._is_decided(call, error, turn):
+            self._failed(call, error, turn)
+
+    def _failed(self, call: Call, error: BaseException, turn: _Turn) -> None:
+        """Nobody runs the call any more: it is begun again, or this is how it ends."""
+        _avoid(call)
+        if call.stop is Stop.CANCEL:
+            self._settle(call, Verdict.CANCELLED, None, turn)
+        elif (pause := _pause_after(call, error, turn)) is not None:
+            self._pause(call, pause, error, turn)
+        else:
+            self._settle(call, Verdict.FAILED, _poison(call, error), turn)
+
+    def _taken_back(self, call: Call, turn: _Turn) -> None:
+        """The call never began, so it is not counted as tried."""
+        call.attempts -= 1
+        call.begun_at = None
+        if self._is_decided(call, None, turn):
+            self._requeue(call, turn)
+
+    def _requeue(self, call: Call, turn: _Turn) -> None:
+        if call.stop is Stop.CANCEL:
+            self._settle(call, Verdict.CANCELLED, None, turn)
+        else:
+            call.stop = None
+            turn.back.append(call)
 
     def _learn(self, seat: Seat, function: Any, took: list[float]) -> None:
         """What calls of one function took."""
@@ -417,71 +520,9 @@ class Ledger:
         if function is not None:
             function.costs.add(sum(took) / len(took), max(took))
 
-    def _failed(
-        self,
-        call: Call,
-        error: BaseException,
-        settled: Ends,
-        steps: list[Instruction],
-        now: float,
-        chance: float,
-    ) -> None:
-        if call.stop is Stop.CANCEL:
-            self._settle(call, Verdict.CANCELLED, None, settled, now)
-            return
-        pause = None if _is_stranded(call) else pause_after_error(call, error, now, chance)
-        _avoid(call)
-        if pause is None:
-            self._settle(call, Verdict.FAILED, error, settled, now)
-        else:
-            self._pause(call, pause, error, steps)
-
-    def _lost(
-        self,
-        call: Call,
-        error: Callable[[Call | None], WorkerLostError],
-        settled: Ends,
-        steps: list[Instruction],
-        now: float,
-    ) -> None:
-        """The call was running when its worker ended: because of it, or because we stopped it."""
-        lost = error(call)
-        if call.begun_at is None and lost.running_for is not None:
-            call.begun_at = now - lost.running_for
-        if call.stop is Stop.TIMEOUT:
-            timeout = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=lost.stack)
-            self._failed(call, timeout, settled, steps, now, 0.5)
-            return
-        if call.stop is Stop.CANCEL:
-            self._settle(call, Verdict.CANCELLED, None, settled, now)
-            return
-        call.deaths = [*(call.deaths or ()), str(lost).partition("\n")[0]]
-        _avoid(call)
-        pause = None if _is_stranded(call) else pause_after_loss(call, now)
-        if pause is not None:
-            self._pause(call, pause, lost, steps)
-        elif len(call.deaths) >= MAX_DEATHS:
-            poison = PoisonTaskError(
-                f"{call.name} killed {len(call.deaths)} workers and is not run again", history=tuple(call.deaths)
-            )
-            poison.__dict__ = {**lost.__dict__, **poison.__dict__}
-            self._settle(call, Verdict.FAILED, poison, settled, now)
-        else:
-            self._settle(call, Verdict.FAILED, lost, settled, now)
-
-    def _taken_back(self, call: Call, settled: Ends, back: list[Call], now: float) -> None:
-        """The call never began, so it is not counted as tried."""
-        call.attempts -= 1
-        call.begun_at = None
-        if call.stop is Stop.CANCEL:
-            self._settle(call, Verdict.CANCELLED, None, settled, now)
-        else:
-            call.stop = None
-            back.append(call)
-
-    def _settle(self, call: Call, verdict: Verdict, value: Any, settled: Ends, now: float | None) -> None:
+    def _settle(self, call: Call, verdict: Verdict, value: Any, turn: _Turn) -> None:
         call.phase = Phase.SETTLED
-        call.settled_at = now
+        call.settled_at = turn.now
         counts = self.counts
         if verdict is Verdict.OK:
             counts.done += 1
@@ -489,20 +530,78 @@ class Ledger:
             counts.failed += 1
         else:
             counts.cancelled += 1
-        settled.append((call, verdict, value))
+        turn.settled.append((call, verdict, value))
 
-    def _pause(self, call: Call, seconds: float, error: BaseException, steps: list[Instruction]) -> None:
+    def _pause(self, call: Call, seconds: float, error: BaseException, turn: _Turn) -> None:
         call.phase = Phase.PAUSED
         call.stop = None
         call.begun_at = None
         self._paused.add(call)
         self.queued += 1
         self.counts.retried += 1
-        steps.append(Pause(call, seconds, error))
+        turn.steps.append(Pause(call, seconds, error))
 
     def _halt(self, call: Call, why: Stop) -> list[Instruction]:
         already, call.stop = call.stop, min(call.stop or why, why)
         return [] if already is not None else [Halt(call.worker, call)]
+
+    def _conclude(self, turn: _Turn, seat: Seat | None = None) -> list[Instruction]:
+        """What is to be done after workers' words have been taken down; this worker may have room now."""
+        for call in reversed(turn.back):
+            self._push(call, front=True)
+        return [Settle(turn.settled), *turn.steps, *(self._freed(seat) if seat is not None else ())]
+
+    # How a race ends
+
+    def _is_decided(self, member: Call, error: BaseException | None, turn: _Turn) -> bool:
+        """Whether the end of a call decides anything, which it does unless there are copies.
+
+        Args:
+            member: The call, or a copy of one, that is not held any more.
+            error: What it failed with; ``None`` if it was taken back.
+            turn: What comes of it, where it is the last member of a race.
+        """
+        race: Race | None = member.race
+        if self._desk is not None:
+            self._desk.ended(member, None)
+        if race is None:
+            return True
+        race.leave(member)
+        call = race.call
+        if member is not call:
+            member.phase = Phase.SETTLED
+            self.counts.backup_seconds += member.duration or 0.0
+        if error is not None:
+            race.failed(member, error)
+        elif member is not call:
+            race.withdraw(member)
+        if call.phase is Phase.PLACED and not race.running:
+            call.race = None
+            if not race.errors:
+                self._requeue(call, turn)
+            else:
+                self._failed(call, race.error(), turn)
+        return False
+
+    def _finished(self, winner: Call, value: Any, turn: _Turn) -> None:
+        """A member of a race has succeeded: it wins, unless another has, or the call is not wanted any more."""
+        race: Race = winner.race
+        call = race.call
+        if call.phase is not Phase.PLACED or call.stop is not None:
+            self._is_decided(winner, CallCancelledError(f"{call.name} was cancelled"), turn)
+            return
+        race.leave(winner)
+        race.winner = winner
+        for loser in race.running:
+            turn.steps += self._halt(loser, Stop.CANCEL)
+        if winner is not call:
+            winner.phase = Phase.SETTLED
+            self.counts.backups_won += 1
+            self.counts.backup_seconds += winner.duration or 0.0
+        if self._desk is not None:
+            self._desk.ended(call, winner.duration)
+        call.worker, call.begun_at, call.duration = winner.worker, winner.begun_at, winner.duration
+        self._settle(call, Verdict.OK, value, turn)
 
     # The queue
 
@@ -547,9 +646,9 @@ class Ledger:
             self._hand_over(seat, [call])
             steps.append(Place(seat, [call]))
         if seat.standing is Standing.GONE:
-            ends: Ends = []
-            self._lose_pinned(seat, _stranded, ends, None)
-            steps.append(Settle(ends))
+            turn = _Turn(None, 0.5)
+            self._lose_pinned(seat, _stranded, turn)
+            steps.append(Settle(turn.settled))
         return steps
 
     def _hand_over(self, seat: Seat, calls: list[Call]) -> None:
@@ -562,6 +661,8 @@ class Ledger:
             call.seq = seq
             call.attempts += 1
             held[seq] = call
+            if self._desk is not None and _may_be_copied(call):
+                self._desk.placed(call)
         seat.last_seq = seq
         seat.function = calls[-1].function
         self.queued -= len(calls)
@@ -585,11 +686,11 @@ class Ledger:
         self._roster.leave(seat, Standing.RETIRING)
         return [Retire(seat)]
 
-    def _lose_pinned(self, seat: Seat, error: Callable[[Call], Exception], settled: Ends, now: float | None) -> None:
+    def _lose_pinned(self, seat: Seat, error: Callable[[Call], Exception], turn: _Turn) -> None:
         """A stream cannot go on elsewhere: its generator died with the worker."""
         self.queued -= len(seat.pinned)
         for call in seat.pinned:
-            self._settle(call, Verdict.FAILED, error(call), settled, now)
+            self._settle(call, Verdict.FAILED, error(call), turn)
         seat.pinned.clear()
         self._roster.pinned.pop(seat, None)
 
@@ -626,6 +727,43 @@ class Ledger:
         error = WorkerStartError(f"no worker can be started: {many if count > 1 else one}\n{cause}")
         error.__cause__ = cause
         return self.fail_all(error) if site.name is None else [Suspend(site, error)]
+
+
+def _pause_after(call: Call, error: BaseException, turn: _Turn) -> float | None:
+    """Seconds until the call is begun again, if it is."""
+    if _is_stranded(call):
+        return None
+    if isinstance(error, WorkerLostError):
+        return pause_after_loss(call, turn.now)
+    return pause_after_error(call, error, turn.now, turn.chance)
+
+
+def _count_loss(call: Call, lost: WorkerLostError) -> None:
+    """A worker died of the call, or was lost with its machine, which is nobody's fault."""
+    if lost.signal is None and lost.exitcode is None:
+        call.losses += 1
+    else:
+        call.deaths = [*(call.deaths or ()), str(lost).partition("\n")[0]]
+
+
+def _poison(call: Call, error: BaseException) -> BaseException:
+    """What a call fails with: the last death of too many is told as that."""
+    deaths = call.deaths or ()
+    if not isinstance(error, WorkerLostError) or len(deaths) < MAX_DEATHS:
+        return error
+    poison = PoisonTaskError(f"{call.name} killed {len(deaths)} workers and is not run again", history=tuple(deaths))
+    poison.__dict__ = {**error.__dict__, **poison.__dict__}
+    return poison
+
+
+def _may_be_copied(call: Call) -> bool:
+    """Whether a call may have backup copies: no step of a stream, no chunk of a map, and no copy."""
+    return call.options.idempotent and not call.kind and call.pin is None and call.race is None
+
+
+def _has_lost(call: Call) -> bool:
+    """Whether a worker still holds a call that another member of its race has ended."""
+    return call.race is not None and call.race.call.phase is Phase.SETTLED
 
 
 def _avoid(call: Call) -> None:

@@ -42,10 +42,10 @@ class Site:
     trip: float = 0.0
     is_open: bool = True
     start_failures: int = 0
-    seats: dict[Seat, None] = field(default_factory=dict)
+    seats: dict[Seat, None] = field(default_factory=dict, repr=False)
     ready: int = 0
-    idle: dict[Seat, None] = field(default_factory=dict)
-    rank: Any = None
+    idle: dict[Seat, None] = field(default_factory=dict, repr=False)
+    rank: Any = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.name or "this machine"

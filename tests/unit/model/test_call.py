@@ -11,6 +11,7 @@ import pytest
 
 from aioparallel._model.call import Call, Ending, Phase, Stop, function_name, plain_function
 from aioparallel._model.options import CallOptions
+from aioparallel._policy.seats import Seat, Site
 
 
 class Owner:
@@ -110,7 +111,7 @@ def test_states(phase: Phase, began: float | None, state: str) -> None:
 def test_info() -> None:
     """A call tells what is known of it."""
     found, _ = call(len)
-    found.attempts, found.worker, found.host = 2, Thing.__name__, "node1"
+    found.attempts, found.worker = 2, Seat(0, site=Site("node1"), carrier=Thing.__name__)
     found.begun_at, found.settled_at = 7.0, 9.0
     info = found.info()
     assert (info.name, info.method, info.worker, info.host, info.attempts) == ("len", "test", "Thing", "node1", 2)

@@ -54,6 +54,11 @@ def lost(call: Call | None) -> WorkerLostError:
     )
 
 
+def lost_with_its_host(call: Call | None) -> WorkerLostError:
+    """The same for a worker whose machine is gone: nobody knows how it ended."""
+    return WorkerLostError("", call=call and call.name, worker="w", host="node1")
+
+
 class Desk:
     """A ledger, and what came of it.
 
@@ -85,6 +90,7 @@ class Desk:
         call.queued_at = self.now
         call.function = function
         call.pin = pin
+        call.future = object()  # type: ignore[assignment]  # nobody awaits it
         return call
 
     def submit(self, function: Function | None = None, *, pin: Seat | None = None, **options: Any) -> Call:
@@ -145,7 +151,7 @@ class Desk:
                     assert call not in self.ends, "a call was settled twice"
                     self.ends[call] = verdict, value
             elif isinstance(step, Halt):
-                assert step.seat is step.call.worker
+                assert step.seat.held[step.call.seq] is step.call
                 self.halts.append(step.call)
             elif isinstance(step, Pause):
                 self.pauses[step.call] = step.seconds

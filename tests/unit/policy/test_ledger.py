@@ -20,7 +20,7 @@ from aioparallel._policy.ledger import TOP_UP
 from aioparallel._policy.roster import MAX_HELD
 from aioparallel._policy.seats import Seat, Standing
 from aioparallel._policy.steps import Verdict
-from tests.unit.policy.desk import Desk, Function, halted, lost
+from tests.unit.policy.desk import Desk, Function, halted, lost, lost_with_its_host
 
 OK, RAISED, WITHDRAWN = Ending.OK, Ending.RAISED, Ending.WITHDRAWN
 WAITING, QUEUED, PLACED, PAUSED, SETTLED = Phase
@@ -264,11 +264,12 @@ def test_retry_after_timeout() -> None:
         ({"idempotent": True}, True),
         ({"retry": Retry(3, worker_lost=True)}, True),
         ({"retry": Retry(3, worker_lost=False), "idempotent": True}, False),
-        ({"retry": 1, "idempotent": True}, False),
+        ({"retry": 1, "idempotent": True}, True),
+        ({"retry": Retry(3, worker_lost=0), "idempotent": True}, False),
     ],
 )
 def test_retry_after_death(options: dict[str, object], again: bool) -> None:
-    """A call whose effects are unknown is begun again only by the caller's word, and within its attempts."""
+    """A call whose effects are unknown is begun again only by the caller's word."""
     desk = Desk(1)
     call = desk.submit(**options)
     desk.die(desk.seats[0], call)
@@ -290,14 +291,53 @@ def test_poison() -> None:
     assert (error.call, error.signal, call.attempts) == ("work", "SIGSEGV", 3)
 
 
-def test_attempts_end_before_poison() -> None:
-    """A retry of two attempts begins a call no third time, although poison needs three deaths."""
+def test_budget_ends_before_poison() -> None:
+    """A retry that allows one death begins a call no third time, although poison needs three."""
     desk = Desk(3)
-    call = desk.submit(retry=Retry(2, worker_lost=True))
+    call = desk.submit(retry=Retry(5, worker_lost=1))
     desk.die(call.worker, call)
     desk.resume(call)
     desk.die(call.worker, call)
     assert type(desk.error(call)) is WorkerLostError
+
+
+def test_budgets_are_separate() -> None:
+    """Deaths and timeouts use up nothing of the attempts for exceptions, nor the other way round."""
+    desk = Desk(3)
+    call = desk.submit(retry=Retry(2, worker_lost=1, timeout=1), timeout=5)
+    desk.die(call.worker, call)
+    desk.resume(call)
+    halted(desk, call, Stop.TIMEOUT)
+    desk.die(call.worker, call)
+    desk.resume(call)
+    desk.fail(call)
+    desk.resume(call)
+    assert call.attempts == 4
+    desk.fail(call, ValueError("last"))
+    assert desk.error(call).args == ("last",)
+
+
+def test_timeouts_have_a_budget() -> None:
+    """A call that ran too long is begun again as often as its retry says of timeouts."""
+    desk = Desk(1)
+    call = desk.submit(retry=Retry(9, timeout=1), timeout=5)
+    for _ in range(2):
+        halted(desk, call, Stop.TIMEOUT)
+        desk.fail(call)
+        if call in desk.pauses:
+            desk.resume(call)
+    assert isinstance(desk.error(call), TaskTimeoutError)
+
+
+def test_lost_machines_are_no_poison() -> None:
+    """A call that was lost with its machine again and again has killed nobody."""
+    desk = Desk(6)
+    call = desk.submit(idempotent=True)
+    for _ in range(5):
+        desk.do(desk.ledger.gone(call.worker, [call.seq], lost_with_its_host, desk.now))
+        desk.resume(call)
+    assert call.attempts == 6
+    assert not call.deaths
 
 
 def test_retry_that_fails_itself() -> None:

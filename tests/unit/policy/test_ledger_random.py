@@ -66,10 +66,10 @@ class Model:
 
 
 def most_begins(call: Call) -> int:
-    """How often rule 4 of the design allows a call to be begun."""
-    if call.options.retry is not None:
-        return call.options.retry.attempts
-    return MAX_DEATHS if call.options.idempotent else 1
+    """How often a call may be begun: each kind of failure has a budget of its own."""
+    retry = call.options.retry
+    exceptions = 0 if retry is None else retry.attempts - 1
+    return 1 + exceptions + (MAX_DEATHS - 1 if may_follow_a_death(call) else 0)
 
 
 def may_follow_a_death(call: Call) -> bool:

@@ -20,6 +20,7 @@ def tried(times: int, retry: Retry | None = None, *, idempotent: bool = False, d
     """A call, submitted at 1000, that has been begun so often."""
     call = Desk().call(retry=retry, idempotent=idempotent)
     call.attempts = times
+    call.failures = times - 1  # the last one is about to be counted
     call.deaths = ["died"] * deaths
     return call
 
@@ -125,8 +126,11 @@ def test_deadline(now: float, again: bool) -> None:
         (Retry(5, worker_lost=True), False, 1, 1, True),
         (Retry(5, worker_lost=True), False, 3, MAX_DEATHS, False),
         (Retry(5, worker_lost=False), True, 1, 1, False),
-        (Retry(2, worker_lost=True), False, 2, 2, False),
-        (Retry(2), True, 2, 1, False),
+        (Retry(2, worker_lost=True), False, 2, 2, True),
+        (Retry(2, worker_lost=1), False, 2, 1, True),
+        (Retry(2, worker_lost=1), False, 2, 2, False),
+        (Retry(9, worker_lost=0), True, 1, 1, False),
+        (Retry(1), True, 1, 1, True),
     ],
 )
 def test_lost_workers(retry: Retry | None, idempotent: bool, tries: int, deaths: int, again: bool) -> None:

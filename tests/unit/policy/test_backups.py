@@ -1,0 +1,139 @@
+"""Which calls are late."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioparallel._model.call import Call
+from aioparallel._model.options import Backups
+from aioparallel._policy.backups import BackupDesk
+from aioparallel._policy.races import Race
+from aioparallel._policy.seats import Seat, Site
+from tests.unit.policy.desk import Desk, Function
+
+SLOTS = 100
+
+
+class Late:
+    """A desk, and calls that began when the test says."""
+
+    def __init__(self, **backups: object) -> None:
+        self.desk = BackupDesk(Backups(**backups))
+        self.function = Function()
+        self.began: dict[Call, float] = {}
+
+    def run(self, began: float | None, weight: float = 1.0, copies: int = 0, function: Function | None = None) -> Call:
+        call = Desk().call(function or self.function, idempotent=True)
+        call.worker = Seat(0, site=Site("node", weight))
+        if copies:
+            call.race = Race(call)
+            call.race.copies = [call] * copies
+        self.desk.placed(call)
+        if began is not None:
+            self.began[call] = began
+        return call
+
+    def finish(self, *seconds: float, function: Function | None = None) -> None:
+        for each in seconds:
+            self.desk.ended(self.run(0.0, function=function), each)
+
+    def late(self, now: float, slots: int = SLOTS) -> list[Call]:
+        return self.desk.late(now, self.began.get, slots)
+
+
+def test_quantile_of_finished_calls() -> None:
+    """A call is late when it runs longer than 95 of 100 finished ones."""
+    late = Late(after="p95")
+    late.finish(*(0.01 * n for n in range(1, 101)))
+    call = late.run(100.0)
+    assert late.late(100.9) == []
+    assert late.late(101.0) == [call]
+
+
+def test_too_little_data() -> None:
+    """Before enough calls have finished, none is late, however long it runs."""
+    late = Late(min_completed=5)
+    late.finish(1, 1, 1, 1)
+    call = late.run(0.0)
+    assert late.late(1000.0) == []
+    late.finish(1)
+    assert late.late(1000.0) == [call]
+
+
+def test_functions_are_apart() -> None:
+    """What is late for one function says nothing about another."""
+    late = Late(min_completed=3)
+    quick, slow = Function("quick"), Function("slow")
+    late.finish(0.1, 0.1, 0.1, function=quick)
+    late.finish(10, 10, 10, function=slow)
+    first = late.run(0.0, function=quick)
+    late.run(0.0, function=slow)
+    assert late.late(5.0) == [first]
+
+
+def test_seconds() -> None:
+    """A limit in seconds needs no finished calls."""
+    late = Late(after=2.5)
+    call = late.run(0.0)
+    assert late.late(2.4) == []
+    assert late.late(2.6) == [call]
+
+
+def test_calls_that_wait_are_not_late() -> None:
+    """A call that waits at its worker has not begun, so it is not late; those behind it may be."""
+    late = Late(after=1.0)
+    late.run(None)
+    call = late.run(0.0)
+    assert late.late(5.0) == [call]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"began": 0.0}, {"began": 2.0}),
+        ({"began": 0.0, "weight": 1}, {"began": 0.0, "weight": 4}),
+        ({"began": 0.0}, {"began": 0.0, "copies": 1}),
+        ({"began": 0.0, "copies": 1}, {"began": 0.0, "copies": 2}),
+        ({"began": 0.0, "copies": 2}, {"began": 0.0, "copies": 3}),
+    ],
+)
+def test_who_comes_first(first: dict[str, float], second: dict[str, float]) -> None:
+    """The later a call, the lighter its host and the fewer its copies, the sooner it gets one."""
+    late = Late(after=1.0)
+    calls = [late.run(**options) for options in sorted((first, second), key=lambda options: options["began"])]  # type: ignore[arg-type]
+    found = late.late(10.0)
+    assert set(found) == set(calls)
+    assert found[0].worker.site.weight == first.get("weight", 1)
+    assert late.began[found[0]] == first["began"]
+    assert (found[0].race.number if found[0].race else 0) == first.get("copies", 0)
+
+
+def test_outage_is_no_straggler() -> None:
+    """When more than half of all slots hold late calls, none is copied."""
+    late = Late(after=1.0)
+    for _ in range(5):
+        late.run(0.0)
+    assert len(late.late(9.0, slots=10)) == 5
+    late.run(0.0)
+    assert late.late(9.0, slots=10) == []
+
+
+def test_budget() -> None:
+    """There may be as many copies as are a given part of all calls that may be copied."""
+    late = Late(max_extra=0.1)
+    assert late.desk.budget == 0
+    for _ in range(25):
+        late.run(0.0)
+    assert late.desk.budget == 2
+    late.desk.copies = 2
+    assert late.desk.budget == 0
+
+
+def test_calls_that_have_ended_are_forgotten() -> None:
+    """A call that has ended, or was taken back, is not late any more; if it failed, its time is no measure."""
+    late = Late(after="p50", min_completed=1)
+    call = late.run(0.0)
+    late.desk.ended(call, None)
+    late.desk.ended(call, None)
+    late.run(0.0)
+    assert late.late(100.0) == []
