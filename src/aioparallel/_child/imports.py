@@ -128,7 +128,7 @@ class Finder:
             return f"{missing}: {answer.get('text')}"
         if answer["kind"] == INSTALLED:
             return f"{missing}: the executor's machine has {_advice(answer, below)}"
-        if answer["kind"] == FILES and below:
+        if answer["kind"] == FILES:
             reason = self._left_out(os.path.join(str(answer["path"]), *name.split(".")))
             return reason and f"{missing}: {reason}"
         return None

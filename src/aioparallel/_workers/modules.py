@@ -178,9 +178,8 @@ class Modules:
         with self._lock:
             self._reached.clear()
             news = {key: fresh for key, known in self._known.items() if (fresh := self._renewed(*key, known))}
-            names = {name for name, _ in news}
-            self._known = {key: known for key, known in self._known.items() if key[0] not in names} | news
-            self._unreported |= names
+            self._known |= news
+            self._unreported |= {top for top, _ in news}
 
     def _report(self) -> set[str]:
         names, self._unreported = self._unreported, set()

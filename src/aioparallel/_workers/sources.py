@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES, SOURCE_SUFFIXES
 from typing import NamedTuple
 
@@ -104,15 +105,18 @@ class Source:
 
     def is_untouched(self) -> bool:
         """Whether everything surely is as it was; costs a look at each file, and reads none."""
-        return all(self._is_settled(look) and _look(path) == look for path, look in self._looks.items())
+        return self._is_settled and all(_look(path) == look for path, look in self._looks.items())
 
-    def _is_settled(self, look: Look) -> bool:
-        return not any(-RACY < when - self._seen_at < RACY for when in look[:2])
+    @cached_property
+    def _is_settled(self) -> bool:
+        """Whether a change since then would have been seen."""
+        begin, end = self._seen_at - RACY, self._seen_at + RACY
+        return not any(begin < when < end for look in self._looks.values() for when in look[:2])
 
     def pack(self, extra: Mapping[str, bytes]) -> Archive:
         """Read the files, and put them into an archive with some that are no files here."""
         packer = _Packer()
-        for file in sorted(self.files):
+        for file in self.files:
             try:
                 with open(file.path, "rb") as opened:
                     content = opened.read()

@@ -7,7 +7,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioparallel._child import archives
@@ -37,6 +37,7 @@ class Parcel:
         return Unpacker(str(folder), self.digest, len(self.packed), self.size)
 
 
+@settings(deadline=None)
 @given(
     files=st.dictionaries(
         st.from_regex(rb"[a-z]{1,3}(/[a-z]{1,3}){0,2}\.[a-z]", fullmatch=True), st.binary(max_size=300), min_size=1

@@ -402,6 +402,15 @@ def test_unknown_modules(outpost: Outpost) -> None:
     assert raises(outpost, "import os.no_such_thing") == ("No module named 'os.no_such_thing'; 'os' is not a package")
 
 
+def test_missing_names(outpost: Outpost, project: Project) -> None:
+    """A name that is missing in a module is that, and not a missing module."""
+    project.write({"proj/__init__.py": ""})
+    assert raises(outpost, "from proj import missing", ImportError).startswith(
+        "cannot import name 'missing' from 'proj'"
+    )
+    assert raises(outpost, "from xml import missing", ImportError).startswith("cannot import name 'missing' from 'xml'")
+
+
 def test_probing(outpost: Outpost) -> None:
     """Whoever asks whether something could be imported is told, and gets no error."""
     source = "from importlib.util import find_spec; result = [find_spec(name) for name in ('numpy', 'no_such_thing')]"
@@ -476,7 +485,7 @@ def test_data_that_is_left_out(project: Project) -> None:
 
 def test_modules_that_are_left_out(outpost: Outpost, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module whose file could not be read here is missing there, and the error says why."""
-    project.write({"proj/__init__.py": "", "proj/secret.py": ""})
+    project.write({"proj/__init__.py": "", "proj/secret.py": "", "top_secret.py": ""})
     real = open
 
     def forbidden(path: Any, *args: Any) -> Any:
@@ -489,6 +498,7 @@ def test_modules_that_are_left_out(outpost: Outpost, project: Project, monkeypat
         "No module named 'proj.secret' on host 'h1': proj/secret.py was not sent to the host: "
         "it cannot be read (Permission denied)"
     )
+    assert "top_secret.py was not sent to the host: it cannot be read" in raises(outpost, "import top_secret")
     assert raises(outpost, "import proj.other") == "No module named 'proj.other'"
 
 
