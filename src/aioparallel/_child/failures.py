@@ -10,10 +10,14 @@ from .packing import ATOMS, Unpicklable, described, dumps_by_value, dumps_with, 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 RAISED, EXITED, UNPICKLABLE, UNLOADABLE = "raised", "exited", "unpicklable", "unloadable"
 """What happened to the call: the first element of a packed failure."""
+
+advisers: list[Callable[[BaseException], None]] = []
+"""What knows more about some errors than they say, and adds it to them as notes."""
 
 
 def pack(error: BaseException) -> bytes:
@@ -22,12 +26,14 @@ def pack(error: BaseException) -> bytes:
         return pickle.dumps((UNPICKLABLE, str(error), error.path, error.culprit))
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
         return pickle.dumps((EXITED, type(error).__name__, _plain(getattr(error, "code", None))))
+    _advise(error)
     pickled, reason = _round_trip(error)
     return pickle.dumps((RAISED, pickled, text(error), _portrait(error), reason))
 
 
 def pack_unloadable(error: BaseException, what: str) -> bytes:
     """Pack that *what* (the function, or its arguments) could not be rebuilt in the worker."""
+    _advise(error)
     return pickle.dumps((UNLOADABLE, what, described(error), text(error)))
 
 
@@ -42,6 +48,14 @@ def text(error: BaseException) -> str:
         return "".join(traceback.format_exception(type(error), error, own or error.__traceback__))
     except Exception as problem:  # a __str__ or __repr__ that raises
         return f"{type(error).__qualname__} (its traceback cannot be printed: {type(problem).__name__})\n"
+
+
+def _advise(error: BaseException) -> None:
+    for advise in advisers:
+        try:
+            advise(error)
+        except Exception:  # an error that does not let itself be looked at
+            pass
 
 
 def _plain(code: Any) -> Any:

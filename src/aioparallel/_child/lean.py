@@ -12,17 +12,21 @@ if TYPE_CHECKING:
     import pickle
     import signal
     import socket
+    from importlib.machinery import ModuleSpec, PathFinder
     from queue import SimpleQueue
 else:
     try:
         import _pickle as pickle
         import _signal as signal
         import _socket as socket
+        from _frozen_importlib import ModuleSpec
+        from _frozen_importlib_external import PathFinder
         from _queue import SimpleQueue
     except ImportError:  # an interpreter that does not have those names
         import pickle
         import signal
         import socket
+        from importlib.machinery import ModuleSpec, PathFinder
         from queue import SimpleQueue
 
-__all__ = ["SimpleQueue", "pickle", "signal", "socket"]
+__all__ = ["ModuleSpec", "PathFinder", "SimpleQueue", "pickle", "signal", "socket"]

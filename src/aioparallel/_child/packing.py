@@ -279,6 +279,27 @@ def resolve(module: str, name: str, unwrap: int) -> Any:
     return found
 
 
+class _Module:
+    """Stands for a module, and is unpickled as it; a module itself cannot be pickled."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return __import__, (self._name, None, None, ["__name__"])
+
+
+def reduced(module: str, name: str, unwrap: int) -> tuple[Any, ...]:
+    """What makes pickle do as :func:`resolve` does, wherever it is loaded.
+
+    It names the standard library alone: to look for a function of ours, pickle would import the package
+    that it is in by the name that it has here.
+    """
+    from functools import reduce
+
+    return reduce, (getattr, [*name.split("."), *["__wrapped__"] * unwrap], _Module(module))
+
+
 def _attribute(found: Any, name: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part)

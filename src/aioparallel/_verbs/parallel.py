@@ -260,7 +260,7 @@ class Parallel(Generic[P, F_co, L_co]):
 
         found = packing.reference(self)
         if found is not None and importable(found[0]):
-            return (packing.resolve, found) if found[2] else found[1]
+            return packing.reduced(*found) if found[2] else found[1]
         # A host that lacks this package knows this class, but not those of its settings.
         state = {**vars(self), "_settings": self._settings.portable(), "_shape": self._shape.value}
         return copyreg.__newobj__, (type(self),), state  # type: ignore[attr-defined]

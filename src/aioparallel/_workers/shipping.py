@@ -1,6 +1,7 @@
 """How calls are made ready to travel: functions by name or by value, arguments by pickle.
 
-A function that the worker can import goes as its name; any other by value. What goes by
+A function that the worker can import goes as its name; any other by value. What workers can
+import is a :class:`Reach`, the one place of that decision. What goes by
 value is pickled again for every call unless all that it captures is immutable and still
 the same, so a changed global or closure is never stale; equal pickles travel once.
 """
@@ -13,7 +14,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from .stateful import StateCall
 if TYPE_CHECKING:
     from .._child.packing import Buffers
 
-__all__ = ["Function", "Functions", "pack_arguments"]
+__all__ = ["HERE", "Function", "Functions", "Reach", "pack_arguments"]
 
 MAX_FUNCTIONS = 4096
 """So many are remembered; a forgotten one is sent again."""
@@ -62,10 +63,49 @@ class Function:
                 os.unlink(self.file)
 
 
-class Functions:
-    """Every function that a pool has sent."""
+class Reach:
+    """Which modules workers can import, so that what is in them goes by name.
 
-    def __init__(self) -> None:
+    Args:
+        importable: Says it of a module's full name. It is asked often, and may be asked of any name.
+    """
+
+    def __init__(self, importable: Callable[[str], bool]) -> None:
+        self.importable = importable
+
+    @functools.cached_property
+    def pickler(self) -> Any:
+        """A pickler that sends a decorated function by its name, and what workers cannot import by value."""
+        importable = self.importable
+
+        class Pickler(packing.pickler()):  # type: ignore[misc]
+            def reducer_override(self, obj: Any) -> Any:
+                if type(obj) is ModuleType and not importable(obj.__name__):
+                    return self.reduce_by_value(obj)
+                if isinstance(obj, (FunctionType, type)):
+                    found = packing.reference(obj)
+                    if found is not None and not importable(found[0]):
+                        return self.reduce_by_value(obj)
+                    if found is not None and found[2]:
+                        return packing.reduced(*found)
+                return super().reducer_override(obj)
+
+        return Pickler
+
+    def dumps(self, value: Any, buffers: Buffers | None = None) -> bytes:
+        """Pickle a value for a worker."""
+        return packing.dumps_with(self.pickler, value, buffers)
+
+
+class Functions:
+    """Every function that a pool has sent.
+
+    Args:
+        reach: What its workers can import.
+    """
+
+    def __init__(self, reach: Reach | None = None) -> None:
+        self._reach = HERE if reach is None else reach
         self._count = self._size = 0
         self._by_pickle: dict[bytes, Function] = {}
         self._by_identity: dict[int, tuple[Any, tuple[Any, ...], Function]] = {}
@@ -109,13 +149,13 @@ class Functions:
         """
         self._count += 1
         name = function_name(fn)
-        constants, buffers = pack_arguments(args, kwargs, name, out_of_band=folder is not None)
+        constants, buffers = pack_arguments(args, kwargs, name, out_of_band=folder is not None, reach=self._reach)
         shared = None
         if buffers and folder is not None:
             try:
                 shared = share(os.path.join(folder, f"c{self._count}"), buffers)
             except OSError:  # no room there
-                constants, _ = pack_arguments(args, kwargs, name, out_of_band=False)
+                constants, _ = pack_arguments(args, kwargs, name, out_of_band=False, reach=self._reach)
         packed = pickle.dumps(("map", self.get(fn).packed, star, kwstar, constants, shared))
         return Function(self._count, name, packed, None if shared is None else shared[0])
 
@@ -124,11 +164,11 @@ class Functions:
         if isinstance(fn, StateCall):
             return self._register(fn, self.pack_state(fn, fn.how)), ()
         found = packing.reference(fn)
-        if found is not None and importable(found[0]):
+        if found is not None and self._reach.importable(found[0]):
             return self._register(fn, pickle.dumps(("reference", *found))), ()
-        packed = pickle.dumps(("value", _by_value(fn, f"the function {function_name(fn)}", function_name(fn))))
+        packed = pickle.dumps(("value", self._by_value(fn, f"the function {function_name(fn)}", function_name(fn))))
         captured = _captured(fn)
-        constant = captured is not None and all(map(_is_constant, captured))
+        constant = captured is not None and all(map(self._is_constant, captured))
         return self._register(fn, packed), captured if constant else None
 
     def pack_state(self, fn: StateCall, how: str) -> bytes:
@@ -137,8 +177,28 @@ class Functions:
         Raises:
             PicklingError: The factory or an argument of it cannot travel.
         """
-        constants = _by_value(fn.constants, "kwargs, worker_kwargs", function_name(fn))
+        constants = self._by_value(fn.constants, "kwargs, worker_kwargs", function_name(fn))
         return pickle.dumps((how, fn.key, self.get(fn.target).packed, fn.make, constants))
+
+    def _by_value(self, value: Any, what: str, name: str) -> bytes:
+        try:
+            return self._reach.dumps(value)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            found = packing.explain(value, error, what, self._reach.dumps)
+            raise _error(f"{name} cannot be sent to a worker", found) from error
+
+    def _is_constant(self, value: Any) -> bool:
+        kind = type(value)
+        if kind in ATOMS or kind in (CodeType, BuiltinFunctionType):
+            return True
+        if kind in (tuple, frozenset):
+            return all(map(self._is_constant, value))
+        if kind is ModuleType:
+            return self._reach.importable(value.__name__)
+        found = packing.reference(value) if kind is FunctionType or isinstance(value, type) else None
+        return found is not None and self._reach.importable(found[0])
 
     def _register(self, fn: Callable[..., Any], packed: bytes) -> Function:
         function = self._by_pickle.get(packed)
@@ -178,7 +238,12 @@ def share(path: str, buffers: Buffers) -> Shared:
 
 
 def pack_arguments(
-    args: tuple[Any, ...], kwargs: dict[str, Any], name: str, *, out_of_band: bool = True
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+    *,
+    out_of_band: bool = True,
+    reach: Reach | None = None,
 ) -> tuple[bytes, Buffers]:
     """Pickle the arguments of a call; large buffers stay where they are, unless *out_of_band* is false.
 
@@ -190,64 +255,30 @@ def pack_arguments(
     if not kwargs and ATOMS.issuperset(map(type, args)):
         return pickle.dumps((args, kwargs), 5), []
     buffers: Buffers = []
+    dumps = (HERE if reach is None else reach).dumps
     try:
-        return _dumps((args, kwargs), buffers if out_of_band else None), buffers
+        return dumps((args, kwargs), buffers if out_of_band else None), buffers
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _blame(args, kwargs, error, name) from error
+        raise _blame(args, kwargs, error, name, dumps) from error
 
 
-def _blame(args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, name: str) -> PicklingError:
+def _blame(
+    args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException, name: str, dumps: Callable[..., bytes]
+) -> PicklingError:
     for where, part in (*((f"args[{i}]", arg) for i, arg in enumerate(args)), *kwargs.items()):
         try:
-            _dumps(part, [])
+            dumps(part, [])
         except KeyboardInterrupt:
             raise
         except BaseException as problem:
-            return _error(f"{name} cannot be sent to a worker", packing.explain(part, problem, where, _dumps_alone))
-    return _error(f"{name} cannot be sent to a worker", packing.explain((args, kwargs), error, "args", _dumps_alone))
+            return _error(f"{name} cannot be sent to a worker", packing.explain(part, problem, where, dumps))
+    return _error(f"{name} cannot be sent to a worker", packing.explain((args, kwargs), error, "args", dumps))
 
 
 def _error(what: str, found: Unpicklable) -> PicklingError:
     return PicklingError(f"{what}: {found}", path=found.path, culprit=found.culprit)
-
-
-def _by_value(value: Any, what: str, name: str) -> bytes:
-    try:
-        return _dumps(value, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        found = packing.explain(value, error, what, _dumps_alone)
-        raise _error(f"{name} cannot be sent to a worker", found) from error
-
-
-def _dumps_alone(value: Any) -> bytes:
-    return _dumps(value, None)
-
-
-def _dumps(value: Any, buffers: Buffers | None) -> bytes:
-    return packing.dumps_with(_pickler(), value, buffers)
-
-
-@functools.cache
-def _pickler() -> Any:
-    """A pickler that sends a decorated function by its name, and what only this process can import by value."""
-
-    class Pickler(packing.pickler()):  # type: ignore[misc]
-        def reducer_override(self, obj: Any) -> Any:
-            if type(obj) is ModuleType and not importable(obj.__name__):
-                return self.reduce_by_value(obj)
-            if isinstance(obj, (FunctionType, type)):
-                found = packing.reference(obj)
-                if found is not None and not importable(found[0]):
-                    return self.reduce_by_value(obj)
-                if found is not None and found[2]:
-                    return packing.resolve, found
-            return super().reducer_override(obj)
-
-    return Pickler
 
 
 _importable: dict[str, bool] = {}
@@ -261,20 +292,28 @@ def importable(module: str) -> bool:
     return known
 
 
+HERE = Reach(importable)
+"""What workers on this machine can import."""
+
+
 def _find(module: str) -> bool:
     top = module.partition(".")[0]
     if top == "__main__":
         return False
     if top in sys.builtin_module_names or top in sys.stdlib_module_names:
         return True
-    found = PathFinder.find_spec(top) or _find_editable(top)
+    found = find_on_path(top)
     loaded = getattr(sys.modules.get(top), "__spec__", None)
     return found is not None and (loaded is None or loaded.origin is None or found.origin == loaded.origin)
 
 
-def _find_editable(name: str) -> Any:
-    """Editable installs come in by finders that every interpreter of this environment has."""
-    finders = [finder for finder in sys.meta_path if "editable" in getattr(finder, "__module__", "").lower()]
+def find_on_path(name: str) -> ModuleSpec | None:
+    """Where any interpreter of this environment would find a top-level module, with this process's ``sys.path``."""
+    found = PathFinder.find_spec(name)
+    if found is not None:
+        return found
+    # Editable installs come in by finders that every interpreter of this environment has.
+    finders: list[Any] = [each for each in sys.meta_path if "editable" in getattr(each, "__module__", "").lower()]
     return next((spec for finder in finders if (spec := finder.find_spec(name, None)) is not None), None)
 
 
@@ -304,15 +343,3 @@ def _names(code: CodeType) -> list[str]:
 def _same(before: tuple[Any, ...], fn: Any) -> bool:
     now = _captured(fn)
     return now is not None and len(now) == len(before) and all(a is b for a, b in zip(before, now, strict=True))
-
-
-def _is_constant(value: Any) -> bool:
-    kind = type(value)
-    if kind in ATOMS or kind in (CodeType, BuiltinFunctionType):
-        return True
-    if kind in (tuple, frozenset):
-        return all(map(_is_constant, value))
-    if kind is ModuleType:
-        return importable(value.__name__)
-    found = packing.reference(value) if kind is FunctionType or isinstance(value, type) else None
-    return found is not None and importable(found[0])

@@ -1,15 +1,17 @@
-"""What the tests of the child share: a page, and a short place for sockets."""
+"""What the tests of the child share: a page, a short place for sockets, and somebody's project."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from aioparallel._child import page
 from aioparallel._child.page import Page
+from tests.unit.workers.projects import Project, project_at
 
 
 @pytest.fixture
@@ -34,3 +36,9 @@ def shared(page_path: str) -> Iterator[Page]:
     view = Page(page_path)
     yield view
     view.close()
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Somebody's project, which this process can import from."""
+    yield from project_at(tmp_path / "project", monkeypatch)

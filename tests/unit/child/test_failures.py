@@ -333,6 +333,23 @@ def test_unloadable_functions() -> None:
     assert isinstance(unpack_failure(failures.pack_unloadable(Mute(), "f"), "f", "w"), PicklingError)
 
 
+def test_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever knows more about an error adds it before it is packed; advice that itself fails does no harm."""
+
+    def advise(error: BaseException) -> None:
+        error.add_note("look elsewhere")
+
+    def fail(error: BaseException) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(failures, "advisers", [fail, advise])
+    error = unpack_failure(failures.pack(raised(lambda: ValueError("x"))), "f", "w")
+    assert error.__notes__[0] == "look elsewhere"
+    assert "look elsewhere" in str(error.__cause__)
+    unloadable = unpack_failure(failures.pack_unloadable(ValueError("x"), "f"), "f", "w")
+    assert "look elsewhere" in str(unloadable.__cause__)
+
+
 def test_what_is_packed_is_plain() -> None:
     """A packed failure can be opened by whoever has nothing but Python."""
     what, pickled, text, portrait, reason = pickle.loads(failures.pack(raised(lambda: ValueError("x"))))

@@ -21,7 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioparallel._child import packing
-from aioparallel._child.packing import MAX_DEPTH, Unpicklable, dumps_by_value, dumps_result, explain, reference, resolve
+from aioparallel._child.packing import (
+    MAX_DEPTH,
+    Unpicklable,
+    dumps_by_value,
+    dumps_result,
+    explain,
+    reduced,
+    reference,
+    resolve,
+)
 from aioparallel._child.wire import OUT_OF_BAND
 
 LOCK = threading.Lock()
@@ -391,6 +400,25 @@ def test_references(fn: Any, found: tuple[str, str, int]) -> None:
     """What can be imported is found by its name, and under so many decorators."""
     assert reference(fn) == found
     assert resolve(*found) is fn
+    assert pickle.loads(pickle.dumps(Reduced(found))) is fn
+
+
+class Reduced:
+    """Pickled as what a name stands for."""
+
+    def __init__(self, found: tuple[str, str, int]) -> None:
+        self.found = found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(*self.found)
+
+
+def test_names_need_nothing_of_ours() -> None:
+    """A pickle of what a name stands for is loaded where only Python is."""
+    packed = pickle.dumps(Reduced(("os.path", "join", 0)))
+    script = f"import pickle, sys; pickle.loads({packed!r})('a'); print('aioparallel' in sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize(

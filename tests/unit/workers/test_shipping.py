@@ -7,6 +7,7 @@ import importlib.machinery
 import math
 import os
 import pickle
+import pickletools
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from aioparallel._child.packing import loads_arguments
 from aioparallel._child.worker import load_function
 from aioparallel._model.errors import PicklingError
 from aioparallel._workers import shipping
-from aioparallel._workers.shipping import Functions, importable, pack_arguments, share
+from aioparallel._workers.shipping import Functions, Reach, importable, pack_arguments, share
 
 LOCK = threading.Lock()
 HERE = __name__
@@ -116,6 +117,8 @@ def test_decorated_functions_in_arguments() -> None:
     payload, _ = pack_arguments((decorated.__wrapped__, [decorated]), {}, "f")  # type: ignore[attr-defined]
     args, _ = loads_arguments(payload, [])
     assert args == (decorated.__wrapped__, [decorated])  # type: ignore[attr-defined]
+    named = {str(argument) for opcode, argument, _ in pickletools.genops(payload) if isinstance(argument, str)}
+    assert not any("aioparallel" in name for name in named), "workers need not have it"
 
 
 # Functions by value
@@ -368,6 +371,30 @@ def test_editable_installs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
     assert importable("edited.part")
     forget("edited.part")
+
+
+def test_reach(dynamic: types.ModuleType) -> None:
+    """What workers can import is for each pool to say: functions, classes, modules, constants and arguments follow it."""
+    everything, nothing = Reach(lambda module: True), Reach(lambda module: module != HERE)
+    assert how(Functions(everything).get(dynamic.f).packed) == "reference"
+    assert how(Functions(nothing).get(plain).packed) == "value"
+    fn = typed("def f(): return plain(1)", plain=plain)["f"]
+    assert HERE.encode() in Functions(everything).get(fn).packed
+    assert elsewhere(Functions(nothing).get(fn).packed) == "2"
+    by_name, _ = pack_arguments((plain,), {}, "f", reach=everything)
+    by_value, _ = pack_arguments((plain,), {}, "f", reach=nothing)
+    assert len(by_value) > len(by_name)
+    constants = Functions(nothing).for_map(math.sqrt, False, False, (plain,), {}, None)
+    assert len(constants.packed) > len(by_value)
+
+
+def test_reach_of_remembered_functions(functions: Functions) -> None:
+    """A function is remembered by identity where what it names goes by name, and pickled anew where it does not."""
+    fn = typed("def f(): return plain(1)", plain=plain)["f"]
+    for known, reach in ((True, Reach(lambda module: True)), (False, Reach(lambda module: module != HERE))):
+        functions = Functions(reach)
+        functions.get(fn)
+        assert (id(fn) in functions._by_identity) is known
 
 
 # Arguments
