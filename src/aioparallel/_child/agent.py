@@ -17,11 +17,14 @@ It speaks frames (see :mod:`.mux`). The messages that it is told, with their fie
 ``look``       let nothing wait behind a long call, up to ``call``, nor, with ``chunks``, behind a long item
 ``kill``       a worker, whatever it runs, with its ``stack``
 ``move``       to another ``folder``
+``answer``     to ``ask``: what a module is (see :mod:`.questions`); pieces of it may follow
+``renew``      modules have changed: forget what these ``names`` are
 ``beat``       the executor lives; is answered with the same ``number``
 =============  =================================================================================================
 
 What it says: ``ready`` or ``failed``, ``forked``, ``split`` (a chunk: from which item on it will not run), ``taken``
-(bytes of a link), ``beat``, and ``gone``: a worker, with all that is known of its end, after its last answers.
+(bytes of a link), ``beat``, ``ask`` (what a module is, in the name of a worker), and ``gone``: a worker, with all that
+is known of its end, after its last answers.
 """
 
 from __future__ import annotations
@@ -43,6 +46,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from .questions import Responder
+
 MAX_UNSENT = 1 << 20
 """Bytes that wait for the executor; beyond that, workers wait in their ``write``."""
 RECEIVE = 1 << 18
@@ -63,6 +68,8 @@ class Agent:
         self.threads = 1
         self.max_memory: int | None = None
         self.lease: float | None = None
+        self.responder: Responder | None = None
+        """Who answers workers that ask for modules, where the agent carries their links."""
         self.children: dict[int, Child] = {}
         self.by_pid: dict[int, Child] = {}
         self.poll = Poll()
@@ -140,6 +147,9 @@ class Agent:
             elif kind == mux.MESSAGE:
                 message = messages.loads(bytes(body))
                 getattr(self, f"_on_{message['op']}")(message)
+            elif kind == mux.PIECE and self.responder is not None:
+                digest, offset = mux.OF_ARCHIVE.unpack_from(body)
+                self.responder.on_piece(str(digest, "ascii", "replace"), offset, body[mux.OF_ARCHIVE.size :])
             else:
                 raise mux.MuxError(f"a frame of kind {kind!r}")
 
@@ -169,7 +179,11 @@ class Agent:
             self.folder = message["folder"] or private_folder()
             if message["folder"] is None:
                 from .carrying import Dock
+                from .questions import Responder
 
+                self.responder = Responder(
+                    self.folder, self.poll, lambda name, send: self._say(ev="ask", name=name, send=int(send))
+                )
                 Dock(self.poll, os.path.join(self.folder, "s"), self._on_connection)
         except OSError as error:  # no room on the disk, most likely
             self._say(ev="failed", reason=f"{type(error).__name__}: {error}")
@@ -179,6 +193,15 @@ class Agent:
 
     def _on_move(self, message: dict[str, Any]) -> None:
         self.folder = message["folder"]
+
+    def _on_answer(self, message: dict[str, Any]) -> None:
+        del message["op"]
+        if self.responder is not None:
+            self.responder.on_answer(message)
+
+    def _on_renew(self, message: dict[str, Any]) -> None:
+        if self.responder is not None:
+            self.responder.forget(message["names"].split())
 
     def _on_beat(self, message: dict[str, Any]) -> None:
         self._say(ev="beat", number=message["number"])
@@ -313,6 +336,8 @@ class Agent:
         running = child.page.all_running(self.threads)
         unsent, notes = child.page.unsent(), child.notes() if running else b""
         assert child.end is not None, "that is what was asked"
+        if self.responder is not None:
+            self.responder.worker_gone(child.serial)
         child.close()  # first what it has sent itself, then what it had no time to send
         if unsent:
             self._send(mux.VOICE, child.serial, bytes([wire.ANSWERS]), unsent)

@@ -104,7 +104,7 @@ class Carried:
     def read(self) -> bool:
         """Take some of what the worker has sent; returns whether there was anything."""
         try:
-            received = os.read(self._in, mux.PIECE)
+            received = os.read(self._in, mux.TURN)
         except BlockingIOError:
             return False
         except OSError:

@@ -142,7 +142,7 @@ def _become_worker(message: dict[str, Any], folder: str, page_path: str, parent:
         _redirect(out, err)
         os.environ.update(entry.split("=", 1) for entry in message["env"].split("\0") if entry)
         os.environ[tree.MARK] = message["token"]
-        worker.main(os.path.join(folder, "s"), page_path, bytes.fromhex(message["token"]), message["index"])
+        worker.main(folder, page_path, bytes.fromhex(message["token"]), message["index"], message["serial"])
         code = 0
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)

@@ -9,6 +9,7 @@ that it is about (0: none), body.
 ``ERR``      ... and to its standard error
 ``LINK``     bytes of a worker's link (see :mod:`.wire`), where the agent carries them
 ``VOICE``    a whole frame of a worker's link, its kind and its body, that the agent says in the worker's place
+``PIECE``    a piece of an archive (see :mod:`.archives`): digest, offset, bytes
 ==========  =================================================================================
 """
 
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HEAD = Struct("<IcI")
-MESSAGE, OUT, ERR, LINK, VOICE = b"M", b"O", b"E", b"L", b"V"
-KINDS = frozenset({MESSAGE, OUT, ERR, LINK, VOICE})
-PIECE = 256 * 1024
+MESSAGE, OUT, ERR, LINK, VOICE, PIECE = b"M", b"O", b"E", b"L", b"V", b"P"
+KINDS = frozenset({MESSAGE, OUT, ERR, LINK, VOICE, PIECE})
+OF_ARCHIVE = Struct("<32sQ")
+"""Before a piece of an archive: its digest, and where in it the piece belongs."""
+TURN = 256 * 1024
 """Bytes of a link that travel in one frame at most, so that others have their turn."""
 LONGEST = 1 << 24
 """Bytes. A longer body is not believed."""

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 from struct import Struct
 from time import monotonic
 
 from . import messages
 from .archives import ArchiveError, Unpacker, remove_folder
 from .lean import socket
+from .polling import IN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .messages import Value
+    from .polling import Poll
 
     Answer = dict[str, Value]
     Question = tuple[str, bool]
@@ -130,15 +131,15 @@ class Arrival:
 
 
 class Responder:
-    """The agent's end. It never waits: the agent's loop says what is ready, and what has arrived.
+    """The agent's end. It never waits: it does what it can when something is ready, or has arrived.
 
     Args:
         folder: The agent's private folder.
-        poll: What the agent waits with; descriptors are registered there.
+        poll: What the agent waits with.
         on_ask: Asks the executor, who is to answer by :meth:`on_answer`: gets the name, and whether to send it.
     """
 
-    def __init__(self, folder: str, poll: select.poll, on_ask: Callable[[str, bool], None]) -> None:
+    def __init__(self, folder: str, poll: Poll, on_ask: Callable[[str, bool], None]) -> None:
         self._folder = folder
         self._poll = poll
         self._on_ask = on_ask
@@ -155,19 +156,9 @@ class Responder:
         self._listener.listen(WAITING)
         self._listener.setblocking(False)
         self._door = self._listener.fileno()
-        poll.register(self._door, select.POLLIN)
+        poll.watch(self._door, IN, lambda event: self._accept())
 
-    # What the agent's loop says
-
-    def on_event(self, descriptor: int) -> bool:
-        """A descriptor is ready; returns whether it is one of these."""
-        if descriptor == self._door:
-            self._accept()
-        elif descriptor in self._unread:
-            self._read(descriptor)
-        else:
-            return False
-        return True
+    # What the executor says
 
     def on_answer(self, message: Answer) -> None:
         """The executor answers a question."""
@@ -220,7 +211,7 @@ class Responder:
         """Answer nobody any more."""
         for connection in list(self._unread):
             self._drop(connection)
-        self._poll.unregister(self._door)
+        self._poll.ignore(self._door)
         self._listener.close()
 
     # Connections
@@ -234,19 +225,22 @@ class Responder:
             except OSError as error:
                 if error.errno in {errno.EMFILE, errno.ENFILE}:  # until one is closed
                     self._full = True
-                    self._poll.modify(self._door, 0)
+                    self._poll.watch(self._door, 0, lambda event: self._accept())
                 return
             os.set_blocking(connection, False)
             self._unread[connection] = bytearray()
-            self._poll.register(connection, select.POLLIN)
+            self._listen(connection)
+
+    def _listen(self, connection: int) -> None:
+        self._poll.watch(connection, IN, lambda event: self._read(connection))
 
     def _drop(self, connection: int) -> None:
         del self._unread[connection]
-        self._poll.unregister(connection)
+        self._poll.ignore(connection)
         os.close(connection)
         if self._full:
             self._full = False
-            self._poll.modify(self._door, select.POLLIN)
+            self._poll.watch(self._door, IN, lambda event: self._accept())
 
     def _read(self, connection: int) -> None:
         try:

@@ -161,12 +161,16 @@ class Worker:
         link: Where they come from.
         page: Where it says what it does.
         index: Its place in the pool.
+        folder: The pool's private folder.
+        serial: What its agent calls it by.
     """
 
-    def __init__(self, link: Link, page: Page, index: int) -> None:
+    def __init__(self, link: Link, page: Page, index: int, folder: str = "", serial: int = 0) -> None:
         self.link = link
         self.page = page
         self.index = index
+        self._folder = folder
+        self._serial = serial
         self.host: str | None = None
         self.outbox = Outbox(link, page)
         self.streams = Streams()
@@ -199,10 +203,14 @@ class Worker:
 
     def _set_up(self, setup: dict[str, Any]) -> bool:
         try:
-            if setup["path"] is not None:  # or it is another machine's
-                sys.path[:] = setup["path"]
-            sys.argv[:] = setup["argv"]
             self.host = setup["host"]
+            if setup["path"] is not None:
+                sys.path[:] = setup["path"]
+            else:  # that of another machine, which knows what is in its modules
+                from . import imports, questions
+
+                imports.install(questions.Asker(self._folder, self._serial), self.host)
+            sys.argv[:] = setup["argv"]
             self._max_memory = setup["max_memory"]
             self._logs = Logs(setup["levels"], lambda packed: self.link.send(wire.LOG, packed))
             for module in setup["preload"]:
@@ -384,11 +392,11 @@ def close_states(run: Callable[[Any], object]) -> None:
         states.close_all(run)
 
 
-def main(socket_path: str, page_path: str, token: bytes, index: int) -> None:
+def main(folder: str, page_path: str, token: bytes, index: int, serial: int) -> None:
     """The life of a worker, in a process that the agent has just forked."""
     stacks.listen(page_path)
-    link = Link(socket_path, token)
-    worker = Worker(link, Page(page_path), index)
+    link = Link(os.path.join(folder, "s"), token)
+    worker = Worker(link, Page(page_path), index, folder, serial)
     link.send(wire.HELLO, os.getpid().to_bytes(8, "little"))
     try:
         worker.serve()

@@ -12,7 +12,7 @@ from .._model.call import Call, function_name
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of
 from .._policy.steps import Halt, Place, Retire
-from .._workers.shipping import Function, Functions, pack_arguments
+from .._workers.shipping import HERE, Function, Functions, Reach, pack_arguments
 from .pool import Executor, Run
 from .stream import Step, Stream
 
@@ -40,9 +40,10 @@ class ProcessPool(Executor):
 
     threads_per_worker: int
 
-    def __init__(self, *, name: str | None, max_pending: float, grace: float) -> None:
+    def __init__(self, reach: Reach = HERE, *, name: str | None, max_pending: float, grace: float) -> None:
         super().__init__(name=name, max_pending=max_pending, grace=grace)
-        self._functions = Functions()
+        self._reach = reach
+        self._functions = Functions(reach)
 
     @property
     @abstractmethod
@@ -58,7 +59,7 @@ class ProcessPool(Executor):
         function = call.function
         if function is None:
             function = call.function = self._functions.get(call.fn)
-        call.payload = pack_arguments(call.args, call.kwargs, function.name)
+        call.payload = pack_arguments(call.args, call.kwargs, function.name, reach=self._reach)
 
     def _stream(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
@@ -98,7 +99,7 @@ class ProcessPool(Executor):
         call = Call(self, fn, (), {}, options)
         call.kind = wire.CHUNK_TO_FAILURE if stop_at_failure else wire.CHUNK
         call.function, call.give_back = target, give_back
-        call.payload = pack_arguments(items, {}, target.name, out_of_band=False)
+        call.payload = pack_arguments(items, {}, target.name, out_of_band=False, reach=self._reach)
         call.future = SmartFuture(call, run.loop)
         self._enqueue(run, call)
         return call.future

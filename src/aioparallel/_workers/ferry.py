@@ -8,6 +8,8 @@ those of one link after those of another.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
 
 from .._child import mux
 from .._child.carrying import CREDIT
@@ -18,6 +20,13 @@ from .frames import Frames, OnFrame
 __all__ = ["Ferry", "FerryLink"]
 
 
+class Sender(Protocol):
+    """Has more to send than goes at once."""
+
+    def send_piece(self) -> bool:
+        """Send a piece of what waits; returns whether more could go after others had their turn."""
+
+
 class Ferry:
     """A channel that links share.
 
@@ -26,29 +35,51 @@ class Ferry:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self._waiting: dict[FerryLink, None] = {}
+        self._waiting: dict[Sender, None] = {}
 
     def link(self, serial: int, on_frame: OnFrame) -> FerryLink:
         """A link to the worker of this serial number."""
         return FerryLink(self, serial, on_frame)
 
-    def wait(self, link: FerryLink) -> None:
-        """This link has something to send."""
-        self._waiting[link] = None
+    def post(self, archive: str, pieces: Iterator[tuple[int, memoryview]]) -> None:
+        """Send an archive: its pieces, and where in it they belong."""
+        self.wait(_Parcel(self.channel, archive.encode("ascii"), pieces))
+
+    def wait(self, sender: Sender) -> None:
+        """Somebody has something to send."""
+        self._waiting[sender] = None
         self.go_on()
 
-    def leave(self, link: FerryLink) -> None:
-        """This link has nothing to send any more."""
-        self._waiting.pop(link, None)
+    def leave(self, sender: Sender) -> None:
+        """Somebody has nothing to send any more."""
+        self._waiting.pop(sender, None)
 
     def go_on(self) -> None:
-        """Send pieces of the links that wait, in turn, as long as there is room."""
+        """Send pieces of those who wait, in turn, as long as there is room."""
         waiting = self._waiting
         while waiting and not self.channel.congested:
-            link = next(iter(waiting))
-            del waiting[link]
-            if link.send_piece():
-                waiting[link] = None  # it goes to the end
+            sender = next(iter(waiting))
+            del waiting[sender]
+            if sender.send_piece():
+                waiting[sender] = None  # it goes to the end
+
+
+class _Parcel:
+    """An archive on its way to the agent."""
+
+    def __init__(self, channel: Channel, archive: bytes, pieces: Iterator[tuple[int, memoryview]]) -> None:
+        self._channel = channel
+        self._archive = archive
+        self._pieces = pieces
+
+    def send_piece(self) -> bool:
+        """Send the next piece."""
+        offset, piece = next(self._pieces, (0, None))
+        if piece is None:
+            return False
+        place = mux.OF_ARCHIVE.pack(self._archive, offset)
+        self._channel.write([mux.head(mux.PIECE, 0, len(place) + len(piece)) + place, piece])
+        return True
 
 
 class FerryLink:
@@ -75,7 +106,7 @@ class FerryLink:
             return
         length = FRAME.size + sum(map(len, parts))
         head = FRAME.pack(length - FRAME.size, kind)
-        if not self._unsent and length <= min(self._credit, mux.PIECE) and not self._channel.congested:
+        if not self._unsent and length <= min(self._credit, mux.TURN) and not self._channel.congested:
             self._credit -= length
             self._channel.write([mux.head(mux.LINK, self._serial, length) + head, *parts])
             return
@@ -93,7 +124,7 @@ class FerryLink:
 
     def send_piece(self) -> bool:
         """Send a piece of what waits; returns whether more could go after others had their turn."""
-        size = min(mux.PIECE, self._credit, self._length)
+        size = min(mux.TURN, self._credit, self._length)
         if not size:
             return False
         while self._starts and self._starts[0][0] < self._total:

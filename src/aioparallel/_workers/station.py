@@ -20,7 +20,7 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .._child import wire
@@ -416,13 +416,22 @@ class RemoteStation(Station):
         host: The machine's name.
         lease: Seconds without a word from us after which the agent ends everything; and from it, after which we give it
             up.
+        on_ask: Told that a worker imports a module that it does not know: its name, and whether it must be sent.
     """
 
     def __init__(
-        self, loop: AbstractEventLoop, owner: Owner, setup: bytes, grace: float, host: str, lease: float
+        self,
+        loop: AbstractEventLoop,
+        owner: Owner,
+        setup: bytes,
+        grace: float,
+        host: str,
+        lease: float,
+        on_ask: Callable[[str, bool], None],
     ) -> None:
         super().__init__(loop, owner, setup, grace)
         self.host = host
+        self.on_ask = on_ask
         self.is_silent = False
         """Whether nothing has been heard from the agent for too long."""
         self.trip = 0.0
@@ -456,6 +465,8 @@ class RemoteStation(Station):
             carrier = self.carriers.get(message["serial"])
             if carrier is not None and isinstance(carrier.link, FerryLink):
                 carrier.link.taken(message["bytes"])
+        elif message["ev"] == "ask":
+            self.on_ask(message["name"], bool(message["send"]))
         else:
             super().on_event(message)
 
@@ -464,6 +475,11 @@ class RemoteStation(Station):
         carrier = self.carriers.get(serial)
         if carrier is not None and isinstance(carrier.link, FerryLink):
             carrier.link.feed(received)
+
+    def post(self, archive: str, pieces: Iterator[tuple[int, memoryview]]) -> None:
+        """Send the agent an archive that was announced to it."""
+        if self._ferry is not None and self.agent is not None:
+            self._ferry.post(archive, pieces)
 
     def _beat(self) -> None:
         """Say that we live, and look whether the agent does."""

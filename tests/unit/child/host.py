@@ -215,8 +215,8 @@ class Carried(Remote):
     def send(self, kind: int, body: bytes = b"") -> None:
         framed = memoryview(FRAME.pack(len(body), kind) + body)
         assert self._host.process.stdin is not None
-        for start in range(0, len(framed), mux.PIECE):
-            piece = framed[start : start + mux.PIECE]
+        for start in range(0, len(framed), mux.TURN):
+            piece = framed[start : start + mux.TURN]
             self._host.process.stdin.write(mux.head(mux.LINK, self.serial, len(piece)) + piece)
 
     def read(self, length: int) -> bytes:

@@ -6,11 +6,10 @@ Frames on standard input and output: u32 length, then ``M`` and a message, or ``
 from __future__ import annotations
 
 import os
-import select
 import sys
 from struct import Struct
 
-from _aioparallel_child import agent, failures, imports, messages, questions  # noqa: F401 - as real agents, these have all that workers need
+from _aioparallel_child import agent, failures, imports, messages, polling, questions  # noqa: F401 - as real agents, these have all that workers need
 from _aioparallel_child.lean import pickle
 
 LENGTH = Struct("<I")
@@ -20,23 +19,21 @@ PIECE = Struct("<32sQ")
 class Outpost:
     def __init__(self, folder: str, host: str) -> None:
         self.folder, self.host = folder, host
-        self.poll = select.poll()
-        self.poll.register(0, select.POLLIN)
+        self.poll = polling.Poll()
+        self.poll.watch(0, polling.IN, lambda event: self.read())
         self.responder = questions.Responder(folder, self.poll, self.ask)
         self.workers: dict[int, int] = {}
         self.unread = bytearray()
+        self.serving = True
 
     def serve(self) -> None:
-        while True:
-            for descriptor, _ in self.poll.poll(5):
-                if descriptor != 0:
-                    self.responder.on_event(descriptor)
-                elif not self.read():
-                    return
+        while self.serving:
+            self.poll.wait(5)
             self.reap()
 
-    def read(self) -> bool:
+    def read(self) -> None:
         received = os.read(0, 1 << 20)
+        self.serving = bool(received)
         self.unread += received
         while len(self.unread) >= LENGTH.size:
             (length,) = LENGTH.unpack_from(self.unread)
@@ -45,7 +42,6 @@ class Outpost:
             body = bytes(self.unread[LENGTH.size : LENGTH.size + length])
             del self.unread[: LENGTH.size + length]
             self.take(body)
-        return bool(received)
 
     def take(self, body: bytes) -> None:
         if body[:1] == b"P":

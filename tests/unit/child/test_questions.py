@@ -17,6 +17,7 @@ import pytest
 
 from aioparallel._child import messages, questions
 from aioparallel._child.archives import RECORD, digester
+from aioparallel._child.polling import Poll
 from aioparallel._child.questions import (
     ANSWER,
     FAILED,
@@ -53,7 +54,7 @@ class Desk:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.poll = select.poll()
+        self.poll = Poll()
         self.asked: list[tuple[str, bool]] = []
         self.responder = Responder(folder, self.poll, lambda name, send: self.asked.append((name, send)))
         self.threads: list[threading.Thread] = []
@@ -63,8 +64,7 @@ class Desk:
         for _ in range(int(SECONDS / 0.005)):
             if until():
                 return
-            for descriptor, _ in self.poll.poll(5):
-                self.responder.on_event(descriptor)
+            self.poll.wait(5)
         raise AssertionError("it did not come true")
 
     def ask(self, name: str, send: bool = False, serial: int = 1) -> list[Any]:
@@ -109,7 +109,7 @@ def desk(folder: str) -> Iterator[Desk]:
     desk.responder.close()
     for thread in desk.threads:
         thread.join(PATIENCE)
-    assert desk.poll.poll(0) == []
+    assert desk.poll._handlers == {}
 
 
 def answered(*asked: list[Any]) -> Callable[[], bool]:
@@ -356,8 +356,7 @@ def test_questions_in_parts(desk: Desk) -> None:
     for byte in QUESTION.pack(1, 1, 5) + b"anyio":
         connection.sendall(bytes([byte]))
         desk.turn(lambda: True)
-        for descriptor, _ in desk.poll.poll(0):
-            desk.responder.on_event(descriptor)
+        desk.poll.wait(0)
     desk.turn(lambda: desk.asked)
     assert desk.asked == [("anyio", True)]
     connection.close()
@@ -379,7 +378,7 @@ def test_no_more_descriptors(desk: Desk) -> None:
         pass
     try:
         desk.turn(lambda: desk.responder._full)
-        assert desk.poll.poll(0) == []
+        assert desk.poll._poll.poll(0) == []
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for descriptor in held:
@@ -393,11 +392,6 @@ def test_no_more_descriptors(desk: Desk) -> None:
     second.close()
 
 
-def test_descriptors_of_others(desk: Desk) -> None:
-    """A descriptor of somebody else is left to them."""
-    assert not desk.responder.on_event(0)
-
-
 # The worker's end
 
 
@@ -405,7 +399,7 @@ def test_nobody_listens(folder: str) -> None:
     """Without an agent a question is an error at once."""
     with pytest.raises(FileNotFoundError):
         Asker(folder, 1)("m")
-    Responder(folder, select.poll(), lambda *_: None).close()
+    Responder(folder, Poll(), lambda *_: None).close()
     with pytest.raises(ConnectionRefusedError):
         Asker(folder, 1)("m")
 
