@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         CallExitedError,
         ExecutorClosedError,
         HostError,
+        InsecureHostWarning,
         NotReadyError,
         PicklingError,
         PoisonTaskError,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerStartError,
     )
+    from ._model.hosts import Host
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
     from ._model.options import Retry
     from ._verbs.ambient import aclose, configure
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from ._verbs.parallel import Parallel, parallelize
     from ._verbs.split import split_eval
     from ._verbs.stateful import StatefulPool
+    from ._workers.hostfile import load_hosts
 
 __version__ = "0.1.0"
 
@@ -72,9 +75,10 @@ _NAMES = {
     "_futures.limits": "Limit",
     "_futures.smart": "SmartFuture",
     "_futures.waiting": "later wait_all wait_any",
-    "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError NotReadyError "
-    "PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback TaskTimeoutError WorkerLostError "
-    "WorkerStartError",
+    "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError "
+    "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
+    "TaskTimeoutError WorkerLostError WorkerStartError",
+    "_model.hosts": "Host",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
     "_verbs.ambient": "aclose configure",
@@ -84,6 +88,7 @@ _NAMES = {
     "_verbs.parallel": "Parallel parallelize",
     "_verbs.split": "split_eval",
     "_verbs.stateful": "StatefulPool",
+    "_workers.hostfile": "load_hosts",
 }
 """Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
 
@@ -100,7 +105,9 @@ __all__ = [
     "Distributed",
     "Executor",
     "ExecutorClosedError",
+    "Host",
     "HostError",
+    "InsecureHostWarning",
     "Limit",
     "Method",
     "NotReadyError",
@@ -130,6 +137,7 @@ __all__ = [
     "current_call",
     "distribute",
     "later",
+    "load_hosts",
     "parallelize",
     "parmap",
     "split_eval",
