@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .._child import wire
+from .._child.cpus import available_cpus
 from .._child.page import MAX_THREADS
 from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
@@ -17,7 +18,6 @@ from .._model.errors import WorkerStartError
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of
 from .._policy.ledger import Halt, Ledger, Place, Retire, Seat, Spawn
-from .._workers.cpus import available_cpus
 from .._workers.shipping import Function, Functions, pack_arguments
 from .pool import Executor, Run
 from .resident import Resident, default_setup
