@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Host"]
+__all__ = ["Hello", "Host"]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -29,6 +29,7 @@ OURS = {
     "host": "the machine is Host's first argument",
     "port": "write Host(..., port=...)",
     "username": "write Host(..., username=...)",
+    "client_factory": "what happens on a connection is watched by the pool",
     "sock": "a connection is made anew whenever it is lost",
 }
 """Arguments of ``asyncssh.connect`` that are not options, and what to do instead."""
@@ -133,6 +134,32 @@ class Host:
             if said is not None:
                 self._set(**{name: said})
         self._set(machine=machine)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """What a host agent says first, of itself and of the machine that it runs on.
+
+    Attributes:
+        version: Of its Python, for instance ``3.11.2``.
+        tag: What that Python calls its bytecode, for instance ``cpython-311``: the same as here.
+        executable: Where that Python is.
+        pid: The agent's process.
+        cpus: How many this login may use.
+        platform: The system and the kind of processor, for instance ``linux x86_64``.
+        node: What the machine calls itself.
+        boot: What only this machine, since it was started, has; ``None`` where there is no such thing. Two hosts with
+            the same are one machine.
+    """
+
+    version: str
+    tag: str
+    executable: str
+    pid: int
+    cpus: int
+    platform: str
+    node: str
+    boot: str | None
 
 
 def _split(address: str) -> tuple[str | None, str, int | None]:
@@ -241,6 +268,9 @@ def _options(given: object) -> Mapping[str, Any]:
     for name, instead in OURS.items():
         if name in given:
             raise ValueError(f"Host(options={{{name!r}: ...}}): that is no option; {instead}")
+    tunnel = given.get("tunnel")
+    if tunnel is not None and not isinstance(tunnel, (str, Host)):
+        raise TypeError(f"Host(options={{'tunnel': {tunnel!r}}}): expected a jump host, as a Host or 'me@bastion:22'")
     return MappingProxyType(dict(given))
 
 
