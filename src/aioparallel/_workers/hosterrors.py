@@ -14,6 +14,7 @@ import shlex
 import socket
 from dataclasses import dataclass
 from functools import singledispatch
+from typing import Any
 
 import asyncssh
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_REQUEST_SESSION_FAILED
@@ -240,12 +241,6 @@ def _(error: asyncssh.ConnectionLost, attempt: Attempt) -> Reason:
 
 @_why.register
 def _(error: asyncssh.KeyExchangeFailed, attempt: Attempt) -> Reason:
-    if "host key" in str(error) and attempt.route is not None and _known_keys(attempt.route):
-        text = (
-            f"it has none of the kinds of host keys that are known of it ({error}).\nIt has been set up anew, or "
-            f"somebody else answers in its place. {_if_right(attempt)}"
-        )
-        return Reason("host key", True, text)
     text = (
         f"this side and the server have no algorithm in common: {error}.\nOne of the two is very old, or strictly "
         "set up. The host's options can name what is to be used, such as options={'encryption_algs': ['aes256-ctr']}."
@@ -274,11 +269,11 @@ def _(error: asyncssh.HostKeyNotVerifiable, attempt: Attempt) -> Reason:
     return Reason("host key", True, text)
 
 
-def _known_keys(route: Route) -> bool:
-    """Whether anything is known of the host's keys."""
+def _known_keys(route: Route, known_hosts: Any = None) -> bool:
+    """Whether anything is known of the host's keys, by one list or all."""
     try:
         port = None if route.port == 22 else route.port
-        return any(asyncssh.match_known_hosts(route.known_hosts, route.alias, "", port)[:2])
+        return any(asyncssh.match_known_hosts(known_hosts or route.known_hosts, route.alias, "", port)[:2])
     except (OSError, ValueError, TypeError):
         return False
 
@@ -292,13 +287,16 @@ def _files(attempt: Attempt) -> str:
     route = attempt.route
     if route is not None and route.files:
         return ", ".join(route.files)
-    if "known_hosts" in (attempt.host.options or {}):
+    if (attempt.host.options or {}).get("known_hosts", ()) != ():
         return "the known hosts that the options give"
     return "there is no ~/.ssh/known_hosts"
 
 
 def _if_right(attempt: Attempt) -> str:
-    return f"If all is well:\n  ssh-keygen -R {shlex.quote(attempt.known_as)} && {attempt.ssh}"
+    assert attempt.route is not None, "something is known of it"
+    file = next((each for each in attempt.route.files if _known_keys(attempt.route, [each])), None)
+    remove = ["ssh-keygen", *(["-f", file] if file else []), "-R", attempt.known_as]
+    return f"If all is well:\n  {shlex.join(remove)} && {attempt.ssh}"
 
 
 def _scan(attempt: Attempt) -> str:

@@ -27,6 +27,9 @@ __all__ = ["Route", "SshSettings", "resolve"]
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """In front of asyncssh's own: they cost the least where the CPU helps, which is nearly everywhere."""
 
+HOST_KEYS = "+ssh-ed25519,ecdsa-sha2-nistp*,rsa-sha2-*"
+"""Behind those that are known of a host: asyncssh would leave them out, and a host with a new key could not show it."""
+
 SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
 KEYS = (
@@ -171,6 +174,7 @@ def _defaults(options: Mapping[str, Any], config: Any, settings: SshSettings) ->
         "login_timeout": ("", settings.login_timeout),
         "encryption_algs": ("Ciphers", CIPHERS),
         "compression_algs": ("Compression", None),
+        "server_host_key_algs": ("HostKeyAlgorithms", HOST_KEYS),
         "keepalive_interval": ("ServerAliveInterval", settings.keepalive_interval),
         "keepalive_count_max": ("ServerAliveCountMax", settings.keepalive_count_max),
     }

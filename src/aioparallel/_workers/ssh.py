@@ -26,7 +26,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import asyncssh
-from asyncssh.constants import MSG_IGNORE
+from asyncssh.constants import MSG_IGNORE, OPEN_CONNECT_FAILED
 
 from .._futures.supervisor import Group
 from .._model.errors import HostError, InsecureHostWarning
@@ -44,6 +44,8 @@ RETRIES = 2
 RETRY_SECONDS = 0.3
 JITTER_SECONDS = 0.05
 CLOSE_SECONDS = 2.0
+SESSION_PAUSES = (0.02, 0.2)
+"""A server takes a moment to forget a session that has been closed, and refuses another one meanwhile if it is full."""
 RESOLVERS = 8
 """So many routes are looked for at a time, each in a thread."""
 
@@ -109,15 +111,19 @@ class Connection:
             "request_pty": False,
             "x11_forwarding": False,
         }
-        opening = _Opening(factory, asyncssh.SSHClientSession)
-        try:
-            return await self._open(
-                opening,
-                lambda: self.ssh.create_session(opening.session, command, **options),
-                self._settings.channel_timeout,
-            )
-        except Exception as error:
-            raise self.lost or explain_channel(error, self.host.name) from error
+        for pause in (*SESSION_PAUSES, None):
+            opening = _Opening(factory, asyncssh.SSHClientSession)
+            try:
+                return await self._open(
+                    opening,
+                    lambda opening=opening: self.ssh.create_session(opening.session, command, **options),
+                    self._settings.channel_timeout,
+                )
+            except Exception as error:
+                if pause is None or not _is_full(error) or self.lost is not None:
+                    raise self.lost or explain_channel(error, self.host.name) from error
+            await anyio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     async def open_tunnel(self, factory: Callable[[], Line], host: str, port: int) -> Line:
         """Connect to another machine from over there. It takes as long as it takes: the caller has the patience."""
@@ -440,6 +446,11 @@ class _Client(asyncssh.SSHClient):
             self._attempt.step = "login"
         elif b"SSH-" in self._attempt.first_words:
             self._attempt.step = "key exchange"
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether the server has as many sessions as it allows."""
+    return isinstance(error, asyncssh.ChannelOpenError) and error.code == OPEN_CONNECT_FAILED
 
 
 def _was_turned_away(error: Exception, attempt: Attempt) -> bool:

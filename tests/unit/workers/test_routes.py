@@ -74,6 +74,7 @@ def test_defaults(home: Path) -> None:
     prepared = asyncssh.SSHClientConnectionOptions(**{**arguments, "client_keys": None})
     assert prepared.encryption_algs[0] == b"aes128-gcm@openssh.com"
     assert b"aes256-ctr" in prepared.encryption_algs
+    assert arguments["server_host_key_algs"].startswith("+")
     assert route("elsewhere").connect_timeout == SshSettings().connect_timeout
 
 

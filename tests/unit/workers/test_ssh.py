@@ -240,7 +240,7 @@ async def test_an_unknown_host(connections: Connections, host: SshHost) -> None:
         own = host._server.host_key.export_public_key()
         await connections.connect(again(host, options={"known_hosts": b"@revoked * " + own}))
     rsa = asyncssh.generate_private_key("ssh-rsa", key_size=2048).export_public_key()
-    with pytest.raises(HostError, match="none of the kinds of host keys that are known of it"):
+    with pytest.raises(HostError, match="has CHANGED"):
         await connections.connect(again(host, options={"known_hosts": f"[127.0.0.1]:{host.port} ".encode() + rsa}))
 
 
