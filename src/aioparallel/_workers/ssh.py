@@ -38,8 +38,20 @@ from .routes import Route, SshSettings, resolve
 
 __all__ = ["Connection", "Connections", "SshSettings"]
 
+Factory = Callable[[], Any]
+"""Makes a session, as asyncssh calls it: who is told what happens on a channel."""
+Made = tuple[Any, Any]
+"""asyncssh's channel, and the session."""
+
 WINDOW = 16 << 20
 """Bytes that a host may send before it hears that they have arrived: the speed over long ways depends on it."""
+SESSION: dict[str, Any] = {
+    "encoding": None,
+    "window": WINDOW,
+    "subsystem": None,
+    "request_pty": False,
+    "x11_forwarding": False,
+}
 RETRIES = 2
 RETRY_SECONDS = 0.3
 JITTER_SECONDS = 0.05
@@ -87,7 +99,7 @@ class Connection:
     def __str__(self) -> str:
         return self.host.name
 
-    async def open_session(self, command: str, factory: Callable[[], Any]) -> tuple[Any, Any]:
+    async def open_session(self, command: str, factory: Factory) -> Made:
         """Run a command.
 
         Args:
@@ -104,21 +116,15 @@ class Connection:
         Cancellation:
             The channel is closed as soon as it is open.
         """
-        options: dict[str, Any] = {
-            "encoding": None,
-            "window": WINDOW,
-            "subsystem": None,
-            "request_pty": False,
-            "x11_forwarding": False,
-        }
+
+        def make(session: Factory) -> Awaitable[Made]:
+            made: Awaitable[Made] = self.ssh.create_session(session, command, **SESSION)
+            return made
+
         for pause in (*SESSION_PAUSES, None):
-            opening = _Opening(factory, asyncssh.SSHClientSession)
             try:
-                return await self._open(
-                    opening,
-                    lambda opening=opening: self.ssh.create_session(opening.session, command, **options),
-                    self._settings.channel_timeout,
-                )
+                opening = _Opening(factory, asyncssh.SSHClientSession)
+                return await self._open(opening, make, self._settings.channel_timeout)
             except Exception as error:
                 if pause is None or not _is_full(error) or self.lost is not None:
                     raise self.lost or explain_channel(error, self.host.name) from error
@@ -127,14 +133,16 @@ class Connection:
 
     async def open_tunnel(self, factory: Callable[[], Line], host: str, port: int) -> Line:
         """Connect to another machine from over there. It takes as long as it takes: the caller has the patience."""
-        opening = _Opening(factory, asyncssh.SSHTCPSession)
-        _, line = await self._open(opening, lambda: self.ssh.create_connection(opening.session, host, port), None)
+
+        def make(session: Factory) -> Awaitable[Made]:
+            made: Awaitable[Made] = self.ssh.create_connection(session, host, port)
+            return made
+
+        _, line = await self._open(_Opening(factory, asyncssh.SSHTCPSession), make, None)
         assert isinstance(line, Line), "it is what the factory makes"
         return line
 
-    async def _open(
-        self, opening: _Opening, make: Callable[[], Awaitable[tuple[Any, Any]]], seconds: float | None
-    ) -> tuple[Any, Any]:
+    async def _open(self, opening: _Opening, make: Callable[[Factory], Awaitable[Made]], seconds: float | None) -> Made:
         self._group.start_soon(opening.run, make)
         try:
             with anyio.fail_after(seconds):
@@ -168,21 +176,18 @@ class Connection:
 class _Opening:
     """A channel that is being opened, in a task of its own: asyncssh leaks those whose opening is cancelled."""
 
-    def __init__(self, factory: Callable[[], Any], nobody: Callable[[], Any]) -> None:
+    def __init__(self, factory: Factory, nobody: Factory) -> None:
         self.done = anyio.Event()
-        self.made: tuple[Any, Any] = (None, None)
+        self.made: Made = (None, None)
         self.error: BaseException | None = None
         self._factory = factory
         self._nobody = nobody
         self._abandoned = False
 
-    def session(self) -> Any:
-        """Called when the channel is open: makes who is told what happens on it."""
-        return self._nobody() if self._abandoned else self._factory()
-
-    async def run(self, make: Callable[[], Awaitable[tuple[Any, Any]]]) -> None:
+    async def run(self, make: Callable[[Factory], Awaitable[Made]]) -> None:
+        """Open it, and keep what comes of it."""
         try:
-            self.made = await make()
+            self.made = await make(self._session)
         except BaseException as error:
             self.error = error
             if not isinstance(error, Exception):
@@ -196,6 +201,10 @@ class _Opening:
         """Nobody waits for it any more."""
         self._abandoned = True
         self._drop()
+
+    def _session(self) -> Any:
+        """Called when the channel is open: makes who is told what happens on it."""
+        return self._nobody() if self._abandoned else self._factory()
 
     def _drop(self) -> None:
         channel, _ = self.made
