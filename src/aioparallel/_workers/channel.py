@@ -36,6 +36,7 @@ from .._model.errors import HostError
 from .._model.hosts import Hello
 from .hosterrors import explain_loss
 from .line import Line
+from .savings import save_on_channel
 
 __all__ = ["SshChannel"]
 
@@ -157,6 +158,7 @@ class SshChannel(asyncssh.SSHClientSession[bytes]):
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._channel = chan
+        save_on_channel(chan)
         if self._closing:
             chan.abort()
             return

@@ -5,6 +5,8 @@ transport that asyncssh sees, and the protocol that the event loop sees. It adds
 
 * **corking.** asyncssh sends each packet by itself, and each costs a system call. What is written between
   :meth:`Line.cork` and :meth:`Line.uncork` goes out in one.
+* **small bites.** asyncssh copies what is left of its input for each packet that it takes from it; much at a time costs
+  a fifth more than little.
 * **back-pressure.** asyncssh ignores a transport that asks it to pause. :attr:`Line.congested` says so, and
   ``on_writable`` is called when there is room.
 * **the first words.** What a server said before it was understood, for error messages: an HTTP server's answer, or
@@ -25,6 +27,7 @@ __all__ = ["Line"]
 HIGH_WATER = 512 * 1024
 """Bytes that the event loop's transport may hold before writers are asked to wait."""
 FIRST_WORDS = 256
+BITE = 64 * 1024
 
 
 class Line(asyncio.Protocol):
@@ -106,7 +109,11 @@ class Line(asyncio.Protocol):
         if len(self.first_words) < FIRST_WORDS:
             self.first_words += data[: FIRST_WORDS - len(self.first_words)]
             self.greeted.set()
-        self.connection.data_received(data)
+        if len(data) <= BITE:
+            self.connection.data_received(data)
+            return
+        for start in range(0, len(data), BITE):
+            self.connection.data_received(data[start : start + BITE])
 
     def eof_received(self) -> None:
         self.connection.eof_received()

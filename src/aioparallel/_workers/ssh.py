@@ -26,7 +26,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import asyncssh
-from asyncssh.constants import MSG_IGNORE, OPEN_CONNECT_FAILED
+from asyncssh.constants import OPEN_CONNECT_FAILED
 
 from .._futures.supervisor import Group
 from .._model.errors import HostError, InsecureHostWarning
@@ -35,6 +35,7 @@ from .dialing import Dialer
 from .hosterrors import Attempt, explain, explain_channel, explain_loss
 from .line import Line
 from .routes import Route, SshSettings, resolve
+from .savings import save_on_connection
 
 __all__ = ["Connection", "Connections", "SshSettings"]
 
@@ -60,8 +61,6 @@ SESSION_PAUSES = (0.02, 0.2)
 """A server takes a moment to forget a session that has been closed, and refuses another one meanwhile if it is full."""
 RESOLVERS = 8
 """So many routes are looked for at a time, each in a thread."""
-
-AEAD = ("-gcm@openssh.com", "-poly1305@openssh.com")
 
 INSECURE = (
     "{name}: the identity of this host is NOT checked, because options={{'known_hosts': None}} says so. Whoever stands "
@@ -386,7 +385,7 @@ class Connections:
             dialer.done()
         connection.ssh, connection.line = ssh, dialer.line
         connection.on_end = lambda: self._leave(jump, login)
-        _send_no_ignores(ssh)
+        save_on_connection(ssh)
         client.watch()
         return connection
 
@@ -477,20 +476,3 @@ def _refuse_circles(login: _Login) -> None:
         if ahead is login:
             raise HostError(f"the jump hosts lead in a circle: {' -> '.join(way)}", phase="connect", permanent=True)
         ahead = ahead.waits_for
-
-
-def _send_no_ignores(ssh: Any) -> None:
-    """Save asyncssh the empty packet that it encrypts and sends before each real one.
-
-    It protects against an attack on ciphers in CBC mode (RFC 4251, 9.3.1). With the modern ones it is a third of what
-    a small message costs on this side, and the server has to decrypt it, too.
-    """
-    if not str(ssh.get_extra_info("send_cipher")).endswith(AEAD):
-        return
-    send = ssh.send_packet
-
-    def send_packet(kind: int, *parts: bytes, **others: Any) -> None:
-        if kind != MSG_IGNORE:
-            send(kind, *parts, **others)
-
-    ssh.send_packet = send_packet

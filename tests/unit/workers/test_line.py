@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aioparallel._workers.line import FIRST_WORDS, HIGH_WATER, Line
+from aioparallel._workers.line import BITE, FIRST_WORDS, HIGH_WATER, Line
 from tests.tools import until
 
 
@@ -20,6 +21,7 @@ class Ssh:
     def __init__(self) -> None:
         self.transport: Any = None
         self.received = b""
+        self.sizes: list[int] = []
         self.ends: list[Exception | None] = []
 
     def connection_made(self, transport: Any) -> None:
@@ -27,6 +29,7 @@ class Ssh:
 
     def data_received(self, data: bytes) -> None:
         self.received += data
+        self.sizes.append(len(data))
 
     def eof_received(self) -> None:
         self.ends.append(None)
@@ -122,6 +125,14 @@ async def test_congestion() -> None:
         assert both.line._transport.get_write_buffer_size() <= HIGH_WATER + 10_000
         await until(lambda: both.hear() is None or told)
         assert told == [False]
+
+
+async def test_small_bites(both: Both) -> None:
+    """What arrives in large pieces is handed on in smaller ones, in order."""
+    data = os.urandom(2 * BITE + 10)
+    both.line.data_received(data)
+    assert both.ssh.sizes == [BITE, BITE, 10]
+    assert both.ssh.received == data
 
 
 async def test_the_first_words(both: Both) -> None:
