@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from aioparallel._futures.supervisor import Group, Supervisor
 
 PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed."""
@@ -107,3 +110,23 @@ async def hold_async(gate: Gate, value: Any = None) -> Any:
         await asyncio.sleep(0.002)
     gate.leave()
     return value
+
+
+@asynccontextmanager
+async def open_group() -> AsyncGenerator[Group]:
+    """A supervisor's task group, as pools have one; no task in it may fail."""
+    done = asyncio.Event()
+
+    async def body(supervisor: Supervisor) -> None:
+        supervisor.set_ready()
+        await done.wait()
+
+    supervisor = Supervisor(body, "test")
+    await supervisor.wait_ready()
+    assert supervisor.group is not None
+    try:
+        yield supervisor.group
+    finally:
+        done.set()
+        await supervisor.wait_done()
+    assert supervisor.error is None

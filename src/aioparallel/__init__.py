@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ._executors.pool import Executor
     from ._executors.process import ProcessExecutor
     from ._executors.progress import Progress
+    from ._executors.remote import RemoteExecutor
     from ._executors.serial import SerialExecutor
     from ._executors.stream import Stream
     from ._executors.thread import ThreadExecutor
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         CallExitedError,
         ExecutorClosedError,
         HostError,
+        InsecureHostWarning,
         NotReadyError,
         PicklingError,
         PoisonTaskError,
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerStartError,
     )
+    from ._model.hosts import Host
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
     from ._model.options import Retry
     from ._verbs.ambient import aclose, configure
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from ._verbs.parallel import Parallel, parallelize
     from ._verbs.split import split_eval
     from ._verbs.stateful import StatefulPool
+    from ._workers.hostfile import load_hosts
 
 __version__ = "0.1.0"
 
@@ -68,13 +72,15 @@ _NAMES = {
     "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
     "_executors.progress": "Progress",
+    "_executors.remote": "RemoteExecutor",
     "_executors.stream": "Stream",
     "_futures.limits": "Limit",
     "_futures.smart": "SmartFuture",
     "_futures.waiting": "later wait_all wait_any",
-    "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError NotReadyError "
-    "PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback TaskTimeoutError WorkerLostError "
-    "WorkerStartError",
+    "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError "
+    "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
+    "TaskTimeoutError WorkerLostError WorkerStartError",
+    "_model.hosts": "Host",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
     "_verbs.ambient": "aclose configure",
@@ -84,6 +90,7 @@ _NAMES = {
     "_verbs.parallel": "Parallel parallelize",
     "_verbs.split": "split_eval",
     "_verbs.stateful": "StatefulPool",
+    "_workers.hostfile": "load_hosts",
 }
 """Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
 
@@ -100,7 +107,9 @@ __all__ = [
     "Distributed",
     "Executor",
     "ExecutorClosedError",
+    "Host",
     "HostError",
+    "InsecureHostWarning",
     "Limit",
     "Method",
     "NotReadyError",
@@ -114,6 +123,7 @@ __all__ = [
     "ProcessExecutor",
     "Progress",
     "RemoteError",
+    "RemoteExecutor",
     "RemoteTraceback",
     "Retry",
     "SerialExecutor",
@@ -130,6 +140,7 @@ __all__ = [
     "current_call",
     "distribute",
     "later",
+    "load_hosts",
     "parallelize",
     "parmap",
     "split_eval",

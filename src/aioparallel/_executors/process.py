@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from .._child.cpus import available_cpus
 from .._child.page import MAX_THREADS
 from .._model.call import Call, function_name
 from .._model.errors import WorkerStartError
@@ -17,7 +18,6 @@ from .._policy.ledger import Ledger
 from .._policy.seats import Seat
 from .._policy.steps import Spawn
 from .._workers import logs
-from .._workers.cpus import available_cpus
 from .._workers.shipping import Function
 from .pool import Run
 from .processes import ProcessPool

@@ -8,10 +8,10 @@ from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from types import FunctionType
 from typing import Any
 
+from .._child.cpus import available_cpus
 from .._model.call import function_name
 from .._model.shapes import Shape, shape_of
 from .._workers.batches import Batch
-from .._workers.cpus import available_cpus
 from .._workers.threads import Threads
 from .local import Foreman, check_callable, group_of
 from .localmaps import MappingExecutor

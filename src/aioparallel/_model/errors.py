@@ -17,6 +17,7 @@ The tree::
     +-- RemoteError              stands in for an exception that cannot be rebuilt here
 
     RemoteTraceback              the cause of an exception that a worker raised
+    InsecureHostWarning          a host's identity is not checked, because its options say so
 
 An exception that *your function* raises is none of these: it arrives as itself,
 with a :exc:`RemoteTraceback` as its cause.
@@ -33,6 +34,7 @@ __all__ = [
     "CallExitedError",
     "ExecutorClosedError",
     "HostError",
+    "InsecureHostWarning",
     "NotReadyError",
     "PicklingError",
     "PoisonTaskError",
@@ -211,15 +213,31 @@ class TaskTimeoutError(AioParallelError, TimeoutError):
 
 
 class HostError(AioParallelError):
-    """A remote host cannot be used.
+    """A remote host cannot be used, or is no longer there.
+
+    The message says what happened, whose fault it is, and what to do next.
 
     Attributes:
         host: Its name.
-        phase: What failed: ``dns``, ``connect``, ``host key``, ``auth``, ``python`` or ``handshake``.
+        phase: What failed: ``dns``, ``connect``, ``host key``, ``auth``, ``python`` or ``handshake``. ``None`` when it
+            worked, and was lost later.
+        permanent: Whether it will fail again until somebody changes something: trying again does not help.
+        tried: In the phase ``python``: each command that was tried, and what was found.
+        mismatch: The version of the Python over there, when that is why it was refused.
     """
 
     host: str | None = None
     phase: str | None = None
+    permanent: bool = False
+    tried: tuple[tuple[str, str], ...] = ()
+    mismatch: str | None = None
+
+
+class InsecureHostWarning(UserWarning):
+    """A host's identity is not checked, because ``options={"known_hosts": None}`` says so.
+
+    Whoever stands between can then pose as the host, read what is sent, and run code *here*: results are unpickled.
+    """
 
 
 class RemoteError(AioParallelError):

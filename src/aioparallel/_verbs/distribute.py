@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
+from .._child.cpus import available_cpus
 from .._executors.mapoptions import checked_count, checked_items
 from .._executors.sources import open_source
 from .._model.call import function_name
 from .._model.info import Method
 from .._model.shapes import shape_of
-from .._workers.cpus import available_cpus
 from .hints import NO_HINT, Hint, depth_of_value, hint_of, resolved_hints
 from .maps import map_with
 from .parallel import Settings

@@ -113,7 +113,7 @@ def part_sizes(length: int, chunks: int, chunk_size: int | None = None, min_size
 
 
 def _workers_of(on: Executor | None) -> int:
-    from .._workers.cpus import available_cpus
+    from .._child.cpus import available_cpus
 
     return available_cpus() if on is None else on._capacity()
 

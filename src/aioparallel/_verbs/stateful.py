@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
+from .._child.cpus import available_cpus
 from .._executors.mapoptions import Errors, MapKeywords, MapOptions, checked_count
 from .._executors.mapping import ParallelMap, make_map
 from .._executors.pool import Executor
@@ -17,7 +18,6 @@ from .._model.call import function_name
 from .._model.errors import ExecutorClosedError
 from .._model.info import Method, PoolStatus
 from .._model.shapes import shape_of
-from .._workers.cpus import available_cpus
 from .._workers.stateful import StateCall
 from .ambient import executor_for
 from .current import in_worker

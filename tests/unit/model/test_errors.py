@@ -41,10 +41,16 @@ FIELDS: dict[str, dict[str, Any]] = {
     "WorkerLostError": LOST,
     "PoisonTaskError": {**LOST, "history": ("died once", "died twice")},
     "TaskTimeoutError": {"call": "f", "timeout": 1.5, "stack": "in f"},
-    "HostError": {"host": "node1", "phase": "auth"},
+    "HostError": {
+        "host": "node1",
+        "phase": "python",
+        "permanent": True,
+        "tried": (("python3.11", "not found"), ("python3", "3.12.1")),
+        "mismatch": "3.12.1",
+    },
     "RemoteError": {"type_name": "lib.Special", "reason": "its class is not here"},
 }
-CLASSES = [getattr(errors, name) for name in errors.__all__ if name != "RemoteTraceback"]
+CLASSES = [getattr(errors, name) for name in errors.__all__ if name not in {"RemoteTraceback", "InsecureHostWarning"}]
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)

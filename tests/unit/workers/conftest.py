@@ -1,12 +1,16 @@
-"""What the tests of workers share: somebody's project."""
+"""What the tests of workers share: somebody's project, and a task group, as pools have one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from aioparallel._futures.supervisor import Group
+from aioparallel._workers.ssh import Connections, SshSettings
+from aioparallel.testing import SshHost, ssh_host
+from tests.tools import open_group
 from tests.unit.workers.projects import Project, project_at
 
 
@@ -14,3 +18,23 @@ from tests.unit.workers.projects import Project, project_at
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """Somebody's project, which this process can import from."""
     yield from project_at(tmp_path / "project", monkeypatch)
+
+
+@pytest.fixture
+async def group() -> AsyncIterator[Group]:
+    async with open_group() as found:
+        yield found
+
+
+@pytest.fixture
+async def connections(group: Group) -> AsyncIterator[Connections]:
+    """Connections that are not very patient."""
+    found = Connections(group, SshSettings(connect_timeout=5, login_timeout=5, channel_timeout=5))
+    yield found
+    await found.aclose()
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[SshHost]:
+    async with ssh_host() as found:
+        yield found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aioparallel._workers.cpus import available_cpus, cpus_within
+from aioparallel._child.cpus import available_cpus, cpus_within
 
 AFFINITY = 16
 
@@ -151,7 +151,7 @@ def test_a_pinned_process_sees_one() -> None:
     """A process that is pinned to one CPU has one, whatever the machine has."""
     code = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from aioparallel._workers.cpus import available_cpus; print(available_cpus())"
+        "from aioparallel._child.cpus import available_cpus; print(available_cpus())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

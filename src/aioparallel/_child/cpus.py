@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: the default number of workers.
+"""How many CPUs this process may really use: the default number of workers, here and on other machines.
 
 The machine's count is often the wrong answer. A process may be pinned to a few CPUs (its
 affinity), a container may be given the time of one and a half (a cgroup quota, set on any
@@ -8,12 +8,11 @@ of these counts.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
 
-__all__ = ["available_cpus", "cpus_within"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 
 def available_cpus() -> int:
@@ -21,10 +20,10 @@ def available_cpus() -> int:
 
     Looks again at each call, because an affinity or a quota can change.
     """
-    return cpus_within(Path("/"), _affinity(), os.environ)
+    return cpus_within("/", _affinity(), os.environ)
 
 
-def cpus_within(root: Path, affinity: int, environ: Mapping[str, str]) -> int:
+def cpus_within(root: str | os.PathLike[str], affinity: int, environ: Mapping[str, str]) -> int:
     """Decide the number, from what is given.
 
     A quota of 1.5 CPUs makes 2 workers: with one, a third of the quota could never be used.
@@ -36,7 +35,7 @@ def cpus_within(root: Path, affinity: int, environ: Mapping[str, str]) -> int:
             ``default`` is taken for "not set".
     """
     wanted = environ.get("PYTHON_CPU_COUNT", "")
-    limits = [affinity, *(math.ceil(quota) for quota in _quotas(root) if quota is not None)]
+    limits = [affinity, *(quota for quota in _quotas(os.fspath(root)) if quota is not None)]
     if wanted.isdecimal() and int(wanted) > 0:
         limits.append(int(wanted))
     return max(1, min(limits))
@@ -48,51 +47,56 @@ def _affinity() -> int:
     return os.cpu_count() or 1
 
 
-def _quotas(root: Path) -> Iterator[float | None]:
+def _quotas(root: str) -> Iterator[int | None]:
     """The quotas that hold for this process, in CPUs: its own cgroup's and those of all the groups around it."""
-    mounts = root / "sys/fs/cgroup"
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    mounts = os.path.join(root, "sys/fs/cgroup")
+    for line in _read(os.path.join(root, "proc/self/cgroup")).splitlines():
         _, controllers, group = [*line.split(":", 2), "", ""][:3]
         if not controllers:
             yield from map(_quota_v2, _around(mounts, group))
         elif "cpu" in controllers.split(","):
-            for mount in (mounts / controllers, mounts / "cpu"):
-                yield from map(_quota_v1, _around(mount, group))
+            for mount in (controllers, "cpu"):
+                yield from map(_quota_v1, _around(os.path.join(mounts, mount), group))
 
 
-def _around(mount: Path, group: str) -> Iterator[Path]:
+def _around(mount: str, group: str) -> Iterator[str]:
     """The folders of a group and of its parents, up to the mount point.
 
     In a container the group may be named as the host sees it, and its folder be the mount point
     itself; or be outside of what is visible, which ``..`` tells. The folders that are not there are
     harmless, and the mount point is always among them.
     """
-    inside = PurePosixPath(group.lstrip("/"))
-    if ".." in inside.parts:
-        inside = PurePosixPath()
-    yield mount / inside
-    yield from (mount / parent for parent in inside.parents)
+    inside = [part for part in group.split("/") if part]
+    if ".." in inside:
+        inside = []
+    for depth in range(len(inside), -1, -1):
+        yield os.path.join(mount, *inside[:depth])
 
 
-def _quota_v2(folder: Path) -> float | None:
-    quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+def _quota_v2(folder: str) -> int | None:
+    quota, _, period = _read(os.path.join(folder, "cpu.max")).strip().partition(" ")
     return _ratio(quota, period)
 
 
-def _quota_v1(folder: Path) -> float | None:
-    return _ratio(_read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip())
+def _quota_v1(folder: str) -> int | None:
+    quota, period = (_read(os.path.join(folder, f"cpu.cfs_{name}_us")).strip() for name in ("quota", "period"))
+    return _ratio(quota, period)
 
 
-def _ratio(quota: str, period: str) -> float | None:
-    """What may be used of each period; ``None`` for "max" (version 2), -1 (version 1) and whatever is unreadable."""
+def _ratio(quota: str, period: str) -> int | None:
+    """What may be used of each period, rounded up.
+
+    ``None`` for "max" (version 2), -1 (version 1) and whatever is unreadable.
+    """
     if quota.isdecimal() and period.isdecimal() and int(period) > 0:
-        return int(quota) / int(period)
+        return -(-int(quota) // int(period))
     return None
 
 
-def _read(file: Path) -> str:
+def _read(file: str) -> str:
     """The text of a file that may not exist, or not be for us to read."""
     try:
-        return file.read_text()
+        with open(file, encoding="utf-8") as opened:
+            return opened.read()
     except (OSError, UnicodeDecodeError):
         return ""

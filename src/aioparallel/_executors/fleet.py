@@ -1,0 +1,454 @@
+"""The hosts of a remote pool: connected, kept, given up, and connected again.
+
+The life of a host here (``HostState``)::
+
+    CONNECTING --agent listens--> UP --lost, or no worker starts--> WAITING --back-off--> CONNECTING
+        |  `--fails------------------------------------------------>'
+        |  `--fails for good--> FAILED
+        `-- in any state: DRAINING --its calls have ended--> gone
+
+Guarantees:
+
+* One task keeps one host, in the pool's group; it alone opens and closes what belongs to that host. However it ends,
+  nothing is left of the host: no connection, no process over there (or, if it cannot be reached any more, none
+  when its lease is over), and no seat.
+* A host that cannot be used never fails the pool as long as another can.
+* When none can, calls wait at most ``patience`` seconds for one to come back; when none ever will, not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
+from .._model.hosts import Host
+from .._policy.seats import Seat, Site
+from .._policy.steps import Spawn, Suspend
+from .._workers.agents import Agent
+from .._workers.station import Carrier, Gone, RemoteStation
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from .pool import Run
+    from .remote import RemoteExecutor
+
+__all__ = ["Fleet", "HostState", "HostStatus"]
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+"""Seconds until a host that failed is tried again: at first, and at most."""
+AT_ONCE = 64
+"""So many hosts are connected to at a time."""
+
+_log = logging.getLogger("aioparallel")
+
+
+class HostState(StrEnum):
+    """How a host stands."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    WAITING = "waiting"
+    FAILED = "failed"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatus:
+    """How a host of a remote pool stands, at one moment.
+
+    Attributes:
+        name: The host's name.
+        state: ``connecting``, ``up``, ``waiting`` (to be tried again), ``failed`` (for good), or ``draining``.
+        slots: How many calls it runs at a time; 0 while that is not known.
+        workers: Its workers that take calls.
+        running: Calls that it runs.
+        held: Calls that were sent there and have not ended, those that run included.
+        trip: Seconds that a message takes to get there and its answer to come back; ``None`` before that was measured.
+        error: Why it cannot be used, or could not the last time.
+        losses: How often it was lost.
+    """
+
+    name: str
+    state: str
+    slots: int = 0
+    workers: int = 0
+    running: int = 0
+    held: int = 0
+    trip: float | None = None
+    error: Exception | None = None
+    losses: int = 0
+
+
+class Member:
+    """A host of the pool."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.site = Site(name=host.name, weight=host.weight, is_open=False)
+        self.state = HostState.CONNECTING
+        self.error: Exception | None = None
+        self.station: RemoteStation | None = None
+        self.slots = 0
+        self.first_index = -1
+        self.cpus = 1
+        self.losses = 0
+        self.failures = 0
+        """How often in a row it could not be used."""
+        self.leaving = False
+        """Whether it is to end when its calls have."""
+        self.scope = anyio.CancelScope()
+        self.over = anyio.Event()
+        self.suspended = anyio.Event()
+        """Set when no worker can be started there."""
+
+    def status(self) -> HostStatus:
+        """How it stands."""
+        site = self.site
+        return HostStatus(
+            name=self.host.name,
+            state=str(self.state),
+            slots=self.slots,
+            workers=site.ready,
+            running=sum(seat.running for seat in tuple(site.seats)),
+            held=sum(len(seat.held) for seat in tuple(site.seats)),
+            trip=(self.station.trip or None) if self.station is not None else None,
+            error=self.error,
+            losses=self.losses,
+        )
+
+
+class Fleet(Workers):
+    """The workers of one run of a remote pool."""
+
+    def __init__(self, pool: RemoteExecutor, run: Run) -> None:
+        super().__init__(pool, run)
+        self.pool: RemoteExecutor = pool
+        self.members: dict[Host, Member] = {}
+        self._connections: Any = None
+        self._changed = anyio.Event()
+        self._indexes = 0
+        self._last_up = math.inf
+        """When the last host was lost (``time.monotonic``); ``inf`` while there is one."""
+        self._gate = anyio.CapacityLimiter(AT_ONCE)
+
+    # Life
+
+    async def open(self, hosts: Iterable[Host]) -> None:
+        """Connect to the hosts; return when one of them takes calls.
+
+        Raises:
+            HostError: None of them can be used; the message lists each.
+            WorkerStartError: Hosts can be used, but no worker can be started on any.
+        """
+        from .._workers.ssh import Connections  # it imports asyncssh
+
+        self._connections = Connections(self._group, self.pool.ssh)
+        for host in hosts:
+            self.add(host)
+        await self._until(lambda: self._is_any_ready() or self._has_each_failed())
+        if not self._is_any_ready():
+            raise self._no_host()
+
+    async def close(self) -> None:
+        """End everything on every host."""
+        for member in self.members.values():
+            member.scope.cancel()
+        for member in list(self.members.values()):
+            await member.over.wait()
+        if self._connections is not None:
+            await self._connections.aclose()
+
+    def add(self, host: Host) -> None:
+        """Use one more host.
+
+        Raises:
+            ValueError: It is there already.
+        """
+        if host in self.members:
+            raise ValueError(f"{host} is a host of {self.pool.name} already")
+        member = self.members[host] = Member(host)
+        self._group.start_soon(self._keep, member)
+
+    async def remove(self, member: Member, *, drain: bool) -> None:
+        """Use a host no more: when its calls have ended, or now."""
+        member.leaving = True
+        if drain and member.state is HostState.UP:
+            member.state = HostState.DRAINING
+            self.pool._carry_out(self.run, self.run.ledger.close_site(member.site))
+            await self._until(lambda: not member.site.seats or member.over.is_set())
+        member.scope.cancel()
+        await member.over.wait()
+
+    @property
+    def _group(self) -> Any:
+        group = self.run.supervisor.group
+        assert group is not None, "the pool's group is open as long as its supervisor's body runs"
+        return group
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    # Keeping a host
+
+    async def _keep(self, member: Member) -> None:
+        """Connect to a host, as often as that is worth trying."""
+        try:
+            with member.scope:
+                while not member.leaving:
+                    member.state = HostState.CONNECTING
+                    try:
+                        await self._serve(member)
+                    except AioParallelError as error:
+                        self._on_failure(member, error)
+                        if member.state is HostState.FAILED:
+                            break
+                        await anyio.sleep(self._pause(member))
+                        self._connections.forget(member.host)
+                while member.state is HostState.FAILED:
+                    await anyio.sleep_forever()  # so that it is there to be seen, and to be removed
+        finally:
+            self.members.pop(member.host, None)
+            member.over.set()
+            self._changed.set()
+
+    async def _serve(self, member: Member) -> None:
+        """Use a host until it is lost."""
+        async with self._gate:
+            connection = await self._connections.connect(member.host)
+        try:
+            await self._use(member, connection)
+        finally:
+            await connection.aclose()
+
+    async def _use(self, member: Member, connection: Any) -> None:
+        from .._workers.bootstrap import start_agent
+
+        pool = self.pool
+        setup = pickle.dumps(pool._setup(member.host))
+
+        def on_ask(name: str, send: bool) -> None:
+            self._group.start_soon(self._tell, station, name, send)
+
+        station = RemoteStation(self.run.loop, self, setup, pool.grace, member.host.name, pool.lease, on_ask)
+        agent = Agent(station)
+        channel = await start_agent(connection, agent, seconds=pool.ssh.start_timeout)
+        agent.channel = channel
+        try:
+            await self._open_agent(member, agent)
+            station.begin(agent, channel)
+            self._on_up(member, station, channel.hello)
+            await self._until(lambda: agent.ended.is_set() or member.suspended.is_set())
+            raise self._why_lost(member, agent, station)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._leave(member, station)
+                await channel.aclose()
+
+    async def _open_agent(self, member: Member, agent: Agent) -> None:
+        pool, name = self.pool, member.host.name
+        lease = int(pool.lease * 1000)
+        options = {"threads": pool.threads_per_worker, "max_memory": pool.max_rss_per_worker, "lease": lease}
+        if not await agent.open(folder=None, **options):
+            if isinstance(agent.error, HostError):
+                raise agent.error
+            reason = agent.problem or "it did not answer"
+            raise HostError(
+                f"{name}: the host agent started, but cannot serve: {reason}. Is there room in /dev/shm or /tmp?",
+                host=name,
+                phase="handshake",
+            )
+
+    def _why_lost(self, member: Member, agent: Agent, station: RemoteStation) -> AioParallelError:
+        if member.suspended.is_set() and isinstance(member.error, AioParallelError):
+            return member.error
+        name = member.host.name
+        if isinstance(agent.error, HostError) and not station.is_silent:
+            return agent.error
+        return HostError(
+            f"{name}: nothing was heard of it for {self.pool.lease:g} s. It is switched off, overloaded, frozen, or "
+            "the way to it is cut. What ran there ends by itself as soon as its lease is over.",
+            host=name,
+        )
+
+    async def _leave(self, member: Member, station: RemoteStation) -> None:
+        """The host is used no more: end its workers, politely where they are idle, and settle what they leave."""
+        member.site.is_open = False
+        if station.agent is not None and not station.agent.ended.is_set():
+            for carrier in list(station.carriers.values()):
+                station.bid_farewell(carrier, politely=not carrier.seat.held)
+            with anyio.move_on_after(self.pool.grace):
+                agent = station.agent
+                await self._until(lambda: not station.carriers or agent.ended.is_set())
+        station.agent_lost()
+        member.station = None
+        self._changed.set()
+
+    # Modules
+
+    async def _tell(self, station: RemoteStation, name: str, send: bool) -> None:
+        """Tell an agent what a module is, and send it if it is to travel."""
+        module = await self.pool._modules.describe_in_thread(name, send=send)
+        answer = module.answer()
+        station.say(op="answer", **answer)
+        if module.archive is not None:
+            station.post(module.archive.digest, module.pieces())
+
+    def renew(self, names: set[str]) -> None:
+        """These modules have changed: workers are replaced, as they may have imported what they were."""
+        for member in self.members.values():
+            if member.station is not None:
+                member.station.say(op="renew", names=" ".join(names))
+        for seat in list(self.run.ledger.seats):
+            self.pool._carry_out(self.run, self.run.ledger.wear_out(seat))
+
+    # What becomes of a host
+
+    def _on_up(self, member: Member, station: RemoteStation, hello: Any) -> None:
+        member.station, member.cpus = station, max(1, hello.cpus)
+        member.suspended = anyio.Event()
+        if member.first_index < 0:
+            member.slots = member.host.slots or self.pool._slots_of(hello)
+            member.first_index = self._indexes
+            self._indexes += member.slots
+        site = member.site
+        site.is_open, site.start_failures = True, 0
+        threads = self.pool.threads_per_worker
+        for slot in range(-(-member.slots // threads)):
+            seat = Seat(member.first_index + slot, threads, self.pool._spare, site)
+            self.pool._carry_out(self.run, self.run.ledger.add(seat))
+
+    def _on_failure(self, member: Member, error: AioParallelError) -> None:
+        was_up = member.failures == 0 and member.state is HostState.UP
+        member.error = error
+        member.failures += 1
+        member.losses += was_up
+        permanent = isinstance(error, HostError) and error.permanent
+        member.state = HostState.FAILED if permanent else HostState.WAITING
+        _log.warning("%s: %s", self.pool.name, error)
+        self._changed.set()
+        self._look_whether_any_is_left()
+
+    def _look_whether_any_is_left(self) -> None:
+        """When no host can be used, and none comes back in time, fail what waits."""
+        if self.run.closing or not self.run.opened or self._is_any_ready() or not self._has_each_failed():
+            return
+        if all(member.state is HostState.FAILED for member in self.members.values()):
+            self._fail_all()
+            return
+        if self._last_up == math.inf:
+            self._last_up = time.monotonic()
+            _log.warning("%s: no host can be used; calls wait for one to come back", self.pool.name)
+            self.run.loop.call_later(self.pool.patience, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        if not self.run.closing and time.monotonic() - self._last_up >= self.pool.patience:
+            self._fail_all()
+
+    def _fail_all(self) -> None:
+        self.pool._carry_out(self.run, self.run.ledger.fail_all(self._no_host()))
+
+    def _pause(self, member: Member) -> float:
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (member.failures - 1)) * (0.5 + random.random())
+
+    def _is_any_ready(self) -> bool:
+        return self.run.ledger.any_ready
+
+    def _has_each_failed(self) -> bool:
+        return all(member.failures for member in self.members.values())
+
+    def _no_host(self) -> AioParallelError:
+        """The error for a pool none of whose hosts can be used."""
+        errors = {member.host.name: member.error for member in self.members.values()}
+        if not errors:
+            return HostError(f"{self.pool.name} has no host: add one with `add_host`")
+        starts = [error for error in errors.values() if isinstance(error, WorkerStartError)]
+        if len(starts) == len(errors):
+            return starts[0]
+        text = f"{self.pool.name}: no host can be used.{_mismatches(errors)}"
+        lines = [f"- {error}" for error in errors.values()]
+        problem = HostError(
+            "\n".join([text, *lines]), permanent=all(getattr(e, "permanent", False) for e in errors.values())
+        )
+        problem.__cause__ = next((error for error in errors.values() if error is not None), None)
+        return problem
+
+    # What the ledger says
+
+    def spawn(self, step: Spawn) -> None:
+        """Have a worker forked where its seat is; after failures, a little later."""
+        if step.failures:
+            self.run.loop.call_later(0.05 * 2**step.failures, self._fork, step.seat)
+        else:
+            self._fork(step.seat)
+
+    def suspend(self, step: Suspend) -> None:
+        """No worker can be started at a site: give it up for a while."""
+        member = self._member_of(step.site)
+        if member is not None:
+            member.error = step.error
+            member.suspended.set()
+            self._changed.set()
+
+    def _fork(self, seat: Seat) -> None:
+        member = self._member_of(seat.site)
+        if member is None or member.station is None or seat not in self.run.ledger.seats:
+            return
+        try:
+            env = self.pool._environment(seat.index, member.cpus, max(1, member.slots))
+        except Exception as error:  # of the user's own function
+            self._cannot_fork(seat, error)
+            return
+        name = f"{self.pool.name}-{seat.index}@{member.host.name}"
+        seat.carrier = member.station.fork(seat, seat.index, name, env)
+
+    def _cannot_fork(self, seat: Seat, error: Exception) -> None:
+        lost = WorkerLostError(
+            f"the environment of worker {seat.index} cannot be made: {type(error).__name__}: {error}"
+        )
+        lost.__cause__ = error
+        self.pool._carry_out(self.run, self.run.ledger.gone(seat, (), lambda _: lost, time.time()))
+
+    def _member_of(self, site: Site) -> Member | None:
+        return next((member for member in self.members.values() if member.site is site), None)
+
+    # What workers say
+
+    def worker_ready(self, carrier: Carrier) -> None:
+        """A worker has started, and takes calls."""
+        member = self._member_of(carrier.seat.site)
+        if member is not None and member.state is HostState.CONNECTING:
+            member.state = HostState.UP
+            member.failures = 0
+            member.error = None
+        self._last_up = math.inf
+        super().worker_ready(carrier)
+        self._changed.set()
+
+    def worker_answered(self, carrier: Carrier, body: memoryview) -> None:
+        """Answers have come."""
+        carrier.seat.site.trip = carrier.station.trip  # type: ignore[attr-defined]
+        super().worker_answered(carrier, body)
+
+    def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
+        """A worker has ended: settle what it leaves behind."""
+        super().worker_gone(carrier, gone)
+        self._changed.set()
+
+
+def _mismatches(errors: dict[str, Any]) -> str:
+    """All hosts at once whose Python is another than ours."""
+    found = [f"{name} ({error.mismatch})" for name, error in errors.items() if getattr(error, "mismatch", None)]
+    return f" Another version of Python is on {', '.join(found)}." if found else ""

@@ -1,0 +1,283 @@
+"""RemoteExecutor: calls run on machines that can be reached by ssh."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .._child.boot import boot_id
+from .._child.page import MAX_THREADS
+from .._model.call import Call
+from .._model.hosts import Hello, Host
+from .._policy.ledger import Ledger
+from .._policy.placement import AnyPolicy, WeightedRandom, placement_for
+from .._policy.steps import Spawn, Suspend
+from .._workers import logs
+from .._workers.modules import Modules
+from .._workers.shipping import Reach
+from .fleet import Fleet, HostStatus
+from .local import group_of
+from .mapoptions import checked_count
+from .pool import Run
+from .process import BLAS_VARIABLES
+from .processes import ProcessPool
+
+if TYPE_CHECKING:
+    from .._workers.routes import SshSettings
+
+__all__ = ["RemoteExecutor"]
+
+EDIT_SECONDS = 0.5
+"""So often it is looked, while calls come, whether modules were edited."""
+QUICK = 0.005
+
+Environment = Mapping[str, str] | Callable[[int], Mapping[str, str]]
+
+
+class RemoteExecutor(ProcessPool):
+    """Runs calls on other machines, which need nothing but a Python of the same minor version and an ssh server.
+
+    What is true of a :class:`ProcessExecutor` is true here: functions may be lambdas or from ``__main__``, a cancelled
+    call is killed, one worker's death is one call's failure, prints and log records come home. Your own modules
+    travel along.
+
+    A host that cannot be used, or is lost, does not fail the pool: it is tried again, less and less often. Calls that
+    were sent to a lost host may have run, and fail with a :exc:`WorkerLostError`, unless they are ``idempotent``.
+
+    Args:
+        hosts: Where: :class:`Host` objects, or names such as ``"me@node2:2222"``.
+        policy: Which host gets the next call: :class:`WeightedRandom`, :class:`RoundRobin`, :class:`LeastLoaded`, or an
+            object of yours with a method ``choose``.
+        threads_per_worker: How many calls each worker process runs at a time, in threads.
+        initializer: Called once in each worker before its first call.
+        env: Environment variables for the workers, or a function of the worker's index that returns them.
+        preload: Names of modules that each worker imports before its first call.
+        max_tasks_per_worker: Replace a worker after so many calls.
+        max_rss_per_worker: Replace a worker, between calls, when its memory is larger (bytes); a call that
+            makes it twice as large is killed.
+        lease: Seconds after which a host that we hear nothing of is given up, and after which everything of ours that
+            runs there ends, if it hears nothing of us.
+        patience: Seconds that calls wait when no host can be used, before they fail.
+        ssh: How patient connections are (see :class:`SshSettings`).
+        grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
+        name: Seen in errors, logs and :meth:`status`.
+        max_pending: How many calls may wait for a worker.
+
+    What may still be running:
+        Nothing once it is closed; on a host that cannot be reached, nothing once its lease is over.
+
+    Example:
+        ::
+
+            async with RemoteExecutor(["node1", Host("me@node2", slots=8)]) as pool:
+                print(await pool.submit(pow, 2, 100))
+    """
+
+    kind = "remote"
+
+    def __init__(
+        self,
+        hosts: Iterable[Host | str],
+        *,
+        policy: AnyPolicy | None = None,
+        threads_per_worker: int = 1,
+        initializer: Callable[[], object] | None = None,
+        env: Environment | None = None,
+        preload: Sequence[str] = (),
+        max_tasks_per_worker: int | None = None,
+        max_rss_per_worker: int | None = None,
+        lease: float = 15.0,
+        patience: float = 60.0,
+        ssh: SshSettings | None = None,
+        grace: float = 5.0,
+        name: str | None = None,
+        max_pending: float = math.inf,
+    ) -> None:
+        self._modules = Modules()
+        super().__init__(Reach(self._modules.reaches), name=name, max_pending=max_pending, grace=grace)
+        self._hosts = _checked_hosts(hosts)
+        self.policy = policy if policy is not None else WeightedRandom()
+        self.threads_per_worker = checked_count("threads_per_worker", threads_per_worker)
+        self.initializer = initializer
+        self.env = env
+        self.preload = tuple(preload)
+        self.max_tasks_per_worker = max_tasks_per_worker
+        self.max_rss_per_worker = max_rss_per_worker
+        self.lease = lease
+        self.patience = patience
+        self._ssh = ssh
+        self._looked_at = 0.0
+        self._looking = False
+        self._fleet: Fleet | None = None
+        self._check()
+
+    def _check(self) -> None:
+        placement_for(self.policy)  # it refuses nonsense
+        if self.threads_per_worker > MAX_THREADS:
+            raise ValueError(f"threads_per_worker={self.threads_per_worker}: at most {MAX_THREADS}")
+        if self.initializer is not None and not callable(self.initializer):
+            raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
+        for option in ("lease", "patience"):
+            value = getattr(self, option)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"{option}={value!r}: expected seconds, more than 0")
+
+    # Hosts
+
+    @property
+    def hosts(self) -> tuple[HostStatus, ...]:
+        """How each host stands; only looks."""
+        if self._fleet is None:
+            return tuple(HostStatus(host.name, "closed") for host in self._hosts)
+        return tuple(member.status() for member in tuple(self._fleet.members.values()))
+
+    def add_host(self, host: Host | str) -> None:
+        """Use one more host, from now on and whenever the executor is opened; waits for nothing.
+
+        Raises:
+            ValueError: It is a host of this executor already.
+        """
+        (added,) = _checked_hosts([host])
+        if added in self._hosts:
+            raise ValueError(f"{added} is a host of {self.name} already")
+        if self._fleet is not None:
+            self._fleet.add(added)
+        self._hosts.append(added)
+
+    async def remove_host(self, host: Host | str, *, drain: bool = True) -> None:
+        """Use a host no more.
+
+        Args:
+            host: The host, or its name.
+            drain: Wait until the calls that it holds have ended; otherwise they fail as if it had been lost.
+
+        Raises:
+            ValueError: It is no host of this executor.
+
+        Cancellation:
+            The host goes on leaving.
+        """
+        found = next((each for each in self._hosts if each == host or each.name == str(host)), None)
+        if found is None:
+            raise ValueError(f"{host} is no host of {self.name}: there are {', '.join(map(str, self._hosts))}")
+        self._hosts.remove(found)
+        if self._fleet is not None and found in self._fleet.members:
+            await self._fleet.remove(self._fleet.members[found], drain=drain)
+
+    # What the pool asks
+
+    def _new_ledger(self) -> Ledger:
+        return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy))
+
+    async def _open(self, run: Run) -> None:
+        self._fleet = Fleet(self, run)
+        await self._fleet.open(self._hosts)
+
+    async def _close(self, run: Run) -> None:
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            await fleet.close()
+
+    @property
+    def _hands(self) -> Fleet:
+        assert self._fleet is not None, "hosts are there before the ledger has workers"
+        return self._fleet
+
+    def _began(self, call: Call) -> float | None:
+        return call.begun_at if self._fleet is None else self._fleet.began(call)
+
+    def _spawn(self, run: Run, step: Spawn) -> None:
+        self._hands.spawn(step)
+
+    def _suspend(self, run: Run, step: Suspend) -> None:
+        self._hands.suspend(step)
+
+    # Edited modules
+
+    def _prepare(self, call: Call) -> None:
+        if time.monotonic() - self._looked_at > EDIT_SECONDS:
+            self._look_for_edits()
+        super()._prepare(call)
+
+    def _look_for_edits(self) -> None:
+        """Have workers replaced that have imported what has been edited since."""
+        run, fleet = self._run, self._fleet
+        if run is None or fleet is None or self._looking or threading.get_ident() != run.thread:
+            return
+        if self._look_is_quick:
+            began = time.monotonic()
+            self._renew(self._modules.changed())
+            self._looked_at = time.monotonic()
+            self._look_is_quick = self._looked_at - began < QUICK
+        else:
+            self._looking = True
+            group_of(run).start_soon(self._look_in_thread)
+
+    async def _look_in_thread(self) -> None:
+        try:
+            self._renew(await self._modules.changed_in_thread())
+        finally:
+            self._looked_at = time.monotonic()
+            self._looking = False
+
+    def _renew(self, names: set[str]) -> None:
+        if names and self._fleet is not None:
+            self._fleet.renew(names)
+
+    @property
+    def ssh(self) -> SshSettings:
+        """How patient connections are."""
+        if self._ssh is None:
+            from .._workers.routes import SshSettings
+
+            self._ssh = SshSettings()
+        return self._ssh
+
+    _look_is_quick = True
+    """Whether it takes so little time to look for edited modules that it can be done at once."""
+
+    _spare: int | None = None
+    """How many calls a worker may hold that have not begun; ``None``: as many as are short."""
+
+    def _slots_of(self, hello: Hello) -> int:
+        """How many calls a host runs at a time, if it does not say: as many as it has CPUs; half of that here."""
+        is_here = hello.boot is not None and hello.boot == boot_id()
+        return max(1, hello.cpus // 2 if is_here else hello.cpus)
+
+    def _setup(self, host: Host) -> dict[str, Any]:
+        """What each worker of a host is told before its first call."""
+        return {
+            "path": None,
+            "argv": list(sys.argv),
+            "host": host.name,
+            "levels": logs.levels(),
+            "preload": self.preload,
+            "threads": self.threads_per_worker,
+            "max_memory": self.max_rss_per_worker,
+            "initializer": self._packed_initializer(),
+        }
+
+    def _packed_initializer(self) -> bytes | None:
+        return None if self.initializer is None else self._functions.get(self.initializer).packed
+
+    def _environment(self, index: int, cpus: int, slots: int) -> dict[str, str]:
+        """The environment of one worker, on top of its host's own."""
+        env = {name: str(max(1, cpus // slots)) for name in BLAS_VARIABLES}
+        chosen = self.env(index) if callable(self.env) else self.env
+        return {**env, **(chosen or {})}
+
+
+def _checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
+    if isinstance(hosts, (str, Host)):
+        raise TypeError(f"hosts={hosts!r}: expected a list of hosts, such as [{hosts!r}]")
+    found = [host if isinstance(host, Host) else Host(host) for host in hosts]
+    twice = [host for place, host in enumerate(found) if host in found[:place]]
+    if twice:
+        raise ValueError(f"hosts: {twice[0]} is there twice; say with slots= how many calls it runs at a time")
+    if not found:
+        raise ValueError("hosts: expected at least one; load_hosts() reads them from a file")
+    return found
