@@ -23,13 +23,14 @@ import math
 import pickle
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._futures.news import News
 from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
 from .._model.hosts import Host
 from .._policy.seats import Seat, Site
@@ -136,7 +137,7 @@ class Fleet(Workers):
         self.pool: RemoteExecutor = pool
         self.members: dict[Host, Member] = {}
         self._connections: Any = None
-        self._changed = anyio.Event()
+        self._news = News()
         self._indexes = 0
         self._last_up = math.inf
         """When the last host was lost (``time.monotonic``); ``inf`` while there is one."""
@@ -156,7 +157,7 @@ class Fleet(Workers):
         self._connections = Connections(self._group, self.pool.ssh)
         for host in hosts:
             self.add(host)
-        await self._until(lambda: self._is_any_ready() or self._has_each_failed())
+        await self._news.until(lambda: self._is_any_ready() or self._has_each_failed())
         if not self._is_any_ready():
             raise self._no_host()
 
@@ -186,7 +187,7 @@ class Fleet(Workers):
         if drain and member.state is HostState.UP:
             member.state = HostState.DRAINING
             self.pool._carry_out(self.run, self.run.ledger.close_site(member.site))
-            await self._until(lambda: not member.site.seats or member.over.is_set())
+            await self._news.until(lambda: not member.site.seats or member.over.is_set())
         member.scope.cancel()
         await member.over.wait()
 
@@ -195,11 +196,6 @@ class Fleet(Workers):
         group = self.run.supervisor.group
         assert group is not None, "the pool's group is open as long as its supervisor's body runs"
         return group
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed = anyio.Event()
-            await self._changed.wait()
 
     # Keeping a host
 
@@ -222,7 +218,7 @@ class Fleet(Workers):
         finally:
             self.members.pop(member.host, None)
             member.over.set()
-            self._changed.set()
+            self._news.tell()
 
     async def _serve(self, member: Member) -> None:
         """Use a host until it is lost."""
@@ -250,7 +246,7 @@ class Fleet(Workers):
             await self._open_agent(member, agent)
             station.begin(agent, channel)
             self._on_up(member, station, channel.hello)
-            await self._until(lambda: agent.ended.is_set() or member.suspended.is_set())
+            await self._news.until(lambda: agent.ended.is_set() or member.suspended.is_set())
             raise self._why_lost(member, agent, station)
         finally:
             with anyio.CancelScope(shield=True):
@@ -291,10 +287,10 @@ class Fleet(Workers):
                 station.bid_farewell(carrier, politely=not carrier.seat.held)
             with anyio.move_on_after(self.pool.grace):
                 agent = station.agent
-                await self._until(lambda: not station.carriers or agent.ended.is_set())
+                await self._news.until(lambda: not station.carriers or agent.ended.is_set())
         station.agent_lost()
         member.station = None
-        self._changed.set()
+        self._news.tell()
 
     # Modules
 
@@ -338,7 +334,7 @@ class Fleet(Workers):
         permanent = isinstance(error, HostError) and error.permanent
         member.state = HostState.FAILED if permanent else HostState.WAITING
         _log.warning("%s: %s", self.pool.name, error)
-        self._changed.set()
+        self._news.tell()
         self._look_whether_any_is_left()
 
     def _look_whether_any_is_left(self) -> None:
@@ -400,7 +396,7 @@ class Fleet(Workers):
         if member is not None:
             member.error = step.error
             member.suspended.set()
-            self._changed.set()
+            self._news.tell()
 
     def _fork(self, seat: Seat) -> None:
         member = self._member_of(seat.site)
@@ -435,7 +431,7 @@ class Fleet(Workers):
             member.error = None
         self._last_up = math.inf
         super().worker_ready(carrier)
-        self._changed.set()
+        self._news.tell()
 
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:
         """Answers have come."""
@@ -445,7 +441,7 @@ class Fleet(Workers):
     def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
         """A worker has ended: settle what it leaves behind."""
         super().worker_gone(carrier, gone)
-        self._changed.set()
+        self._news.tell()
 
 
 def _mismatches(errors: dict[str, Any]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import anyio
 
+from .._futures.news import News
 from .._model.errors import WorkerLostError, WorkerStartError
 from .._policy.seats import Seat, Standing
 from .._policy.steps import Spawn
@@ -34,7 +34,7 @@ class Resident(Workers):
         self.station = LocalStation(run.loop, self, pickle.dumps(pool._setup()), pool.grace)
         self._pipe: Pipe | None = None
         self._agent_deaths = 0
-        self._changed = anyio.Event()
+        self._news = News()
         self._unforked: list[Seat] = []
         """Seats whose workers can be started when there is an agent again."""
 
@@ -65,7 +65,7 @@ class Resident(Workers):
         ledger = self.run.ledger
         for seat in self.pool._seats()[: self.pool.first_workers]:
             self.pool._carry_out(self.run, ledger.add(seat))
-        await self._until(lambda: ledger.start_error is not None or ledger.is_up)
+        await self._news.until(lambda: ledger.start_error is not None or ledger.is_up)
         if ledger.start_error is not None:
             raise ledger.start_error
         if self.pool.min_workers is not None:
@@ -85,7 +85,7 @@ class Resident(Workers):
             politely = self.run.drain or carrier.seat.standing is not Standing.STARTING
             self.station.bid_farewell(carrier, politely=politely)
         with anyio.move_on_after(self.pool.grace):
-            await self._until(lambda: not self.station.carriers)
+            await self._news.until(lambda: not self.station.carriers)
         pipe, self._pipe = self._pipe, None
         if pipe is not None:
             await pipe.start_over.wait()  # it may be the second one, just starting
@@ -126,15 +126,10 @@ class Resident(Workers):
             await self._start_agent()
         except WorkerStartError as error:
             self.pool._carry_out(self.run, self.run.ledger.fail_all(error))
-            self._changed.set()
+            self._news.tell()
         unforked, self._unforked = self._unforked, []
         for seat in unforked:
             self._fork(seat)
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self._changed = anyio.Event()
-            await self._changed.wait()
 
     # Workers
 
@@ -162,15 +157,15 @@ class Resident(Workers):
         lost = WorkerLostError(f"the environment of worker {seat.index} cannot be made: {reason}")
         lost.__cause__ = error
         self.pool._carry_out(self.run, self.run.ledger.gone(seat, (), lambda _: lost, time.time()))
-        self._changed.set()
+        self._news.tell()
 
     def worker_ready(self, carrier: Carrier) -> None:
         """A worker has started, and takes calls."""
         self._agent_deaths = 0
         super().worker_ready(carrier)
-        self._changed.set()
+        self._news.tell()
 
     def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
         """A worker has ended: settle what it leaves behind."""
         super().worker_gone(carrier, gone)
-        self._changed.set()
+        self._news.tell()
