@@ -58,11 +58,13 @@ class Dock:
 
     def _identify(self, descriptor: int) -> None:
         """A worker says its token first, all at once."""
-        self._poll.ignore(descriptor)
         try:
             token = os.read(descriptor, TOKEN)
+        except BlockingIOError:
+            return
         except OSError:
             token = b""
+        self._poll.ignore(descriptor)
         self._on_worker(token.hex(), descriptor)
 
 

@@ -22,6 +22,8 @@ class Poll:
     def __init__(self) -> None:
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._ignored: set[int] = set()
+        """Since the last wait: what has happened to these may have happened to others of the same number."""
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
         """From now on, call ``handler(event)`` for these events, and whenever the descriptor breaks."""
@@ -32,12 +34,14 @@ class Poll:
         """From now on, pay no heed to a descriptor; nothing happens if none was paid."""
         if self._handlers.pop(descriptor, None) is not None:
             self._poll.unregister(descriptor)
+            self._ignored.add(descriptor)
 
     def wait(self, milliseconds: float | None) -> None:
         """Wait, once, and handle what has happened."""
+        self._ignored.clear()
         for descriptor, event in self._poll.poll(milliseconds):
             handler = self._handlers.get(descriptor)
-            if handler is not None:  # or an earlier one of this turn has closed it
+            if handler is not None and descriptor not in self._ignored:
                 handler(event)
 
 
