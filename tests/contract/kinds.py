@@ -113,6 +113,7 @@ KINDS = [
         # anyio keeps its processes, and the task that ends them, for as long as the loop's root task runs.
         checks=(("tasks", False), ("processes", False), ("fds", False)),
     ),
+    Kind("remote", "tests.contract.remote:RemotePool", pickles=True, separate=True),
 ]
 
 

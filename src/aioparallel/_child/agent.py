@@ -11,7 +11,8 @@ It speaks frames (see :mod:`.mux`). The messages that it is told, with their fie
 ``open``       once: ``folder`` of the pool (none: make one, and carry links), ``threads`` per worker, ``max_memory``
                of one (bytes), ``lease`` (milliseconds)
 ``fork``       a worker: ``serial``, ``index``, ``token``, ``env``
-``halt``       a ``call`` of a worker, by its number: take it back, or kill it if it runs, with its ``stack``
+``halt``       a ``call`` of a worker, by its number: take it back, or kill it if it runs, with its ``stack``; but not
+               before it has run so many microseconds, if it says ``after``
 ``ask``        a ``call``, in a worker with threads, to end by itself, and not to begin
 ``forget``     a ``call`` that was to be halted has ended
 ``look``       let nothing wait behind a long call, up to ``call``, nor, with ``chunks``, behind a long item
@@ -22,9 +23,9 @@ It speaks frames (see :mod:`.mux`). The messages that it is told, with their fie
 ``beat``       the executor lives; is answered with the same ``number``
 =============  =================================================================================================
 
-What it says: ``ready`` or ``failed``, ``forked``, ``split`` (a chunk: from which item on it will not run), ``taken``
-(bytes of a link), ``beat``, ``ask`` (what a module is, in the name of a worker), and ``gone``: a worker, with all that
-is known of its end, after its last answers.
+What it says: ``ready`` or ``failed``, ``forked``, ``spared`` (a call has not run so long), ``split`` (a chunk: from
+which item on it will not run), ``taken`` (bytes of a link), ``beat``, ``ask`` (what a module is, in the name of a
+worker), and ``gone``: a worker, with all that is known of its end, after its last answers.
 """
 
 from __future__ import annotations
@@ -259,8 +260,15 @@ class Agent:
 
     def _on_halt(self, message: dict[str, Any]) -> None:
         child = self.children.get(message["serial"])
-        if child is not None and child.end is None:
-            child.watch.halt(message["call"], bool(message["stack"]))
+        if child is None or child.end is not None:
+            return
+        number, after = message["call"], message["after"]
+        if after is not None:
+            ran = int(child.page.age(number, time.monotonic()) * 1e6)
+            if ran < after:
+                self._say(ev="spared", serial=child.serial, call=number, ran=ran)
+                return
+        child.watch.halt(number, bool(message["stack"]))
 
     def _on_ask(self, message: dict[str, Any]) -> None:
         child = self.children.get(message["serial"])

@@ -4,8 +4,8 @@ It answers, without a system call and whatever happened to the worker, what the 
 doing::
 
        0  u64   bytes in the outbox that count
-      64  per thread of the worker: f64 time it began its call, u64 number of that call, with the highest bit set
-          as soon as it has ended
+      64  per thread of the worker: f64 time its call began (again when all that it needs was loaded), u64 number of
+          that call, with the highest bit set as soon as it has ended
     2048  one flag per call in flight (number modulo 2048): asks the worker to give it back, or says it is cancelled
     4151  9 bytes of room for a frame header, so that the outbox is sent as it lies
     4160  the outbox: answers that were not sent yet
@@ -160,6 +160,10 @@ class Page:
         self._words[slot + 1] = number
         return self.flags[number % FLAGS] != 0
 
+    def loaded(self, now: float, thread: int = 0) -> None:
+        """Say that the function and its arguments are there, and the call itself begins."""
+        self._times[_FIRST + 2 * thread] = now
+
     def end(self, thread: int = 0) -> None:
         """Say that no call runs."""
         self._words[_FIRST + 2 * thread + 1] |= _ENDED
@@ -180,6 +184,11 @@ class Page:
         """The numbers of all calls that run, and when each began."""
         running = (self.running(thread) for thread in range(threads))
         return {number: began for number, began in running if number}
+
+    def age(self, number: int, now: float) -> float:
+        """For how long a call has been running in the first thread, in seconds; 0 if it is not."""
+        running, began = self.running()
+        return now - began if running == number else 0.0
 
     def latest(self) -> int:
         """The number of the call that began last, whether it has ended or not (0: none has)."""

@@ -334,6 +334,8 @@ class Worker:
             fn = self.functions[function]
             if type(fn) is bytes:
                 fn = self.functions[function] = load_function(fn)
+                if not self._threaded:
+                    self.page.loaded(monotonic())  # imports may take long, and are not the call's own time
             what = f"the arguments of {name}"
             args, kwargs = packing.loads_arguments(payload, buffers)
         except BaseException as error:

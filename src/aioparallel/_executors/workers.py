@@ -118,8 +118,10 @@ class Workers:
         carrier.halting[call.seq] = call
         if self._threads > 1:
             self._halt_thread(carrier, call)
+        elif call.stop is Stop.TIMEOUT:
+            carrier.station.halt(carrier, call.seq, stack=True, after=call.options.timeout)
         else:
-            carrier.station.halt(carrier, call.seq, stack=call.stop is Stop.TIMEOUT)
+            carrier.station.halt(carrier, call.seq, stack=False)
 
     def _halt_thread(self, carrier: Carrier, call: Call) -> None:
         """A thread cannot be killed alone: a cancelled call is asked, an overdue one takes the worker along."""
@@ -214,6 +216,18 @@ class Workers:
         call = carrier.seat.held.get(number)
         if call is not None and call.give_back is not None:
             call.give_back(item)
+
+    def worker_spared(self, carrier: Carrier, number: int, ran: float) -> None:
+        """This call has not run so long yet as it may, but for so many seconds: it began later than it seemed."""
+        call = carrier.seat.held.get(number)
+        if call is None:
+            return
+        del carrier.halting[number]
+        self.pool._carry_out(self.run, self.run.ledger.reprieve(call))
+        if call.stop is None and call.options.timeout is not None:
+            if number in carrier.fronts:
+                carrier.fronts[number] = time.time() - ran
+            self._set_timer(call, call.options.timeout - ran)
 
     def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
         """A worker has ended: settle what it leaves behind."""

@@ -250,6 +250,13 @@ class Ledger:
         """A call runs longer than its timeout."""
         return self._halt(call, Stop.TIMEOUT) if call.phase is Phase.PLACED else []
 
+    def reprieve(self, call: Call) -> list[Instruction]:
+        """A call that was to be stopped for its timeout was not: it began later than it seemed."""
+        if call.stop is Stop.TIMEOUT:
+            call.stop = None
+            return []
+        return [Halt(call.worker, call)] if call.stop is Stop.CANCEL else []
+
     def resume(self, call: Call) -> None:
         """The pause of a call is over; does nothing if it was cancelled meanwhile."""
         if call in self._paused:

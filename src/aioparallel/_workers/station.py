@@ -146,6 +146,9 @@ class Owner(Protocol):
     def worker_split(self, carrier: Carrier, number: int, item: int) -> None:
         """In this chunk, the items from this one on will not run."""
 
+    def worker_spared(self, carrier: Carrier, number: int, ran: float) -> None:
+        """This call has not run so long yet as it may, but for so many seconds."""
+
     def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
         """A worker's process has ended, and all that it sent has been heard."""
 
@@ -194,9 +197,10 @@ class Station(ABC):
         if self.agent is not None:
             self.agent.say(**message)
 
-    def halt(self, carrier: Carrier, number: int, *, stack: bool) -> None:
-        """Have a call taken back if it has not begun, and its worker killed if it has."""
-        self.say(op="halt", serial=carrier.serial, call=number, stack=stack)
+    def halt(self, carrier: Carrier, number: int, *, stack: bool, after: float | None = None) -> None:
+        """Have a call taken back if it has not begun, and its worker killed if it has, for so many seconds at least."""
+        micros = None if after is None else int(after * 1e6)
+        self.say(op="halt", serial=carrier.serial, call=number, stack=stack, after=micros)
 
     def kill(self, carrier: Carrier, *, stack: bool = False) -> None:
         """Have a worker killed."""
@@ -250,6 +254,8 @@ class Station(ABC):
             carrier.pid = message["pid"]
         elif message["ev"] == "split":
             self._owner.worker_split(carrier, message["call"], message["item"])
+        elif message["ev"] == "spared":
+            self._owner.worker_spared(carrier, message["call"], message["ran"] * 1e-6)
         elif message["ev"] == "gone":
             self._on_gone(carrier, Gone(message))
 
@@ -438,6 +444,7 @@ class RemoteStation(Station):
         """Seconds that a message takes to get there, and its answer to come back, as measured last."""
         self._lease = lease
         self._ferry: Ferry | None = None
+        self._links: dict[int, FerryLink] = {}
         self._beats = 0
         self._sent_at = 0.0
         self._timer: TimerHandle | None = None
@@ -462,9 +469,9 @@ class RemoteStation(Station):
                 self.trip = time.monotonic() - self._sent_at
                 self.patience = max(type(self).patience, 2 * self.trip)
         elif message["ev"] == "taken":
-            carrier = self.carriers.get(message["serial"])
-            if carrier is not None and isinstance(carrier.link, FerryLink):
-                carrier.link.taken(message["bytes"])
+            link = self._links.get(message["serial"])
+            if link is not None:
+                link.taken(message["bytes"])
         elif message["ev"] == "ask":
             self.on_ask(message["name"], bool(message["send"]))
         else:
@@ -472,9 +479,14 @@ class RemoteStation(Station):
 
     def on_link(self, serial: int, received: memoryview) -> None:
         """Bytes have come from a worker."""
-        carrier = self.carriers.get(serial)
-        if carrier is not None and isinstance(carrier.link, FerryLink):
-            carrier.link.feed(received)
+        link = self._links.get(serial)
+        if link is not None:
+            link.feed(received)
+
+    def _on_frame(self, carrier: Carrier, kind: int, body: memoryview) -> None:
+        if kind == wire.HELLO:  # what is sent to a worker before it has connected would be lost
+            carrier.link = self._links.get(carrier.serial)
+        super()._on_frame(carrier, kind, body)
 
     def post(self, archive: str, pieces: Iterator[tuple[int, memoryview]]) -> None:
         """Send the agent an archive that was announced to it."""
@@ -499,10 +511,13 @@ class RemoteStation(Station):
 
     def _expect(self, carrier: Carrier) -> None:
         assert self._ferry is not None, "workers are forked by an agent that listens"
-        carrier.link = self._ferry.link(carrier.serial, lambda kind, body: self._on_frame(carrier, kind, body))
+        link = self._ferry.link(carrier.serial, lambda kind, body: self._on_frame(carrier, kind, body))
+        self._links[carrier.serial] = link
         carrier.link_lost = True  # what the agent says comes in order: its word on the end is the last
 
     def _put_away(self, carrier: Carrier, gone: Gone) -> None:
         """Calls that have not even been sent have certainly not begun."""
-        if gone.running is None and isinstance(carrier.link, FerryLink):
-            gone.unsent_from = carrier.link.unsent_from()
+        link = self._links.pop(carrier.serial)
+        if gone.running is None:
+            gone.unsent_from = link.unsent_from()
+        link.close()

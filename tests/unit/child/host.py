@@ -139,7 +139,7 @@ class Host:
         self.say(op="kill", serial=worker.serial, stack=stack)
 
     def halt(self, worker: Remote, call: int, *, stack: bool = False) -> None:
-        self.say(op="halt", serial=worker.serial, call=call, stack=stack)
+        self.say(op="halt", serial=worker.serial, call=call, stack=stack, after=None)
 
 
 class Remote:

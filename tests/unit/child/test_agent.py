@@ -210,6 +210,20 @@ def test_calls_that_have_ended_do_no_harm(host: Host) -> None:
     assert not any(worker.page.flags)
 
 
+def test_calls_that_have_not_run_long_enough_are_spared(host: Host) -> None:
+    """A call that was to be stopped for running too long, and has not, is spared; the agent says how long it has run."""
+    worker = host.fork()
+    worker.call(3, jobs.sleep)
+    running(worker, 3)
+    for number in (3, 4):
+        host.say(op="halt", serial=1, call=number, stack=False, after=10**9)
+        ran = host.event("spared", serial=1, call=number)["ran"]
+        assert (0 < ran < SECONDS * 1e6) if number == 3 else ran == 0
+    assert worker.page.flags[3] == worker.page.flags[4] == 0
+    host.say(op="halt", serial=1, call=3, stack=False, after=0)
+    assert host.event("gone", serial=1)["signal"] == "SIGKILL"
+
+
 def test_what_waits_behind_a_long_call(host: Host) -> None:
     """Nothing waits behind a long call: answers before it are fetched, and calls behind it are given back."""
     worker = host.fork()
@@ -232,7 +246,7 @@ def test_the_dead_are_not_killed(host: Host) -> None:
     assert worker.frame() == (0, b"")
     host.halt(worker, 1)
     host.say(op="kill", serial=99, stack=False)
-    host.say(op="halt", serial=99, call=1, stack=False)
+    host.say(op="halt", serial=99, call=1, stack=False, after=None)
     assert host.event("gone", serial=1)["exitcode"] == 5
     host.kill(worker)
     assert host.fork(2).pid

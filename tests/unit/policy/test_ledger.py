@@ -180,6 +180,21 @@ def test_a_second_beginning_is_a_new_one() -> None:
     assert desk.ends[call] == (Verdict.OK, "in time")
 
 
+def test_reprieve() -> None:
+    """A call that was spared is not being stopped any more, unless somebody has cancelled it meanwhile."""
+    desk = Desk(2)
+    spared, cancelled = desk.submit(timeout=5), desk.submit(timeout=5)
+    for call in (spared, cancelled):
+        desk.do(desk.ledger.overdue(call))
+    desk.cancel(cancelled)
+    for call in (spared, cancelled):
+        desk.do(desk.ledger.reprieve(call))
+    assert (spared.stop, cancelled.stop) == (None, Stop.CANCEL)
+    assert desk.halts == [spared, cancelled, cancelled]
+    desk.end(spared)
+    assert desk.verdict(spared) is Verdict.OK
+
+
 def test_late_answers_are_ignored() -> None:
     """An answer to a call that the worker does not hold changes nothing."""
     desk = Desk(1)
