@@ -124,6 +124,20 @@ async def test_who_does_not_read_holds_up(opened: Opened) -> None:
     found.abort()
 
 
+async def test_channels_beside_each_other(opened: Opened) -> None:
+    """Several channels of one connection send as much as they like, and the end of one stops no other."""
+    found = [await opened.open("cat >/dev/null; echo done") for _ in range(3)]
+    for each in found:
+        each.write([bytes(20_000_000)])
+    found[0].abort()
+    await found[0].ended.wait()
+    for each in found[1:]:
+        await until(lambda each=each: not each._size)
+        each._channel.write_eof()
+        await each.ended.wait()
+        assert listener(each).data == b"done\n"
+
+
 async def test_others_have_turns(echo: SshChannel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sending something large leaves the event loop to others after every megabyte, at the latest."""
     turns: list[int] = []

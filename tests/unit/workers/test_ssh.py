@@ -381,6 +381,19 @@ async def test_a_jump_host_that_is_used_itself(connections: Connections) -> None
         await connections.aclose()
 
 
+async def test_a_jump_host_changes_hands(connections: Connections) -> None:
+    """A jump host is not left in the moment in which somebody else is about to go through it."""
+    async with ssh_hosts(3) as (bastion, one, two):
+        first = await connections.connect(behind(bastion, one))
+        second = asyncio.ensure_future(connections.connect(behind(bastion, two)))
+        login = connections._logins[bastion]
+        await until(lambda: login.waiting or second.done())
+        await first.aclose()
+        assert (await second).lost is None
+        assert bastion.logins == 1
+        await connections.aclose()
+
+
 async def test_jump_hosts_in_a_row(connections: Connections) -> None:
     """A jump host may itself be reached through another."""
     async with ssh_hosts(3) as (outer, middle, inner):
