@@ -95,6 +95,16 @@ async def test_large_pieces(echo: SshChannel) -> None:
     assert listener(echo).data == wanted
 
 
+async def test_a_little_is_no_congestion(opened: Opened) -> None:
+    """Who is not told to wait is not told to go on."""
+    found = opened.make()
+    found.write([b"early"])
+    await opened.open("exec cat", found)
+    await until(lambda: listener(found).data == b"early")
+    assert listener(found).told == []
+    await found.aclose()
+
+
 async def test_congestion(opened: Opened) -> None:
     """A channel says when more waits than is useful, and tells once when there is little left."""
     found = await opened.open("head -c 4000000 | wc -c")
@@ -181,6 +191,7 @@ async def test_what_is_written_early_goes_with_the_request(opened: Opened, host:
     assert not opening.done()
     await opening
     await until(lambda: len(listener(found).data) == 600_009)
+    assert listener(found).told == ["writable"]
     assert listener(found).data.startswith(b"early")
     assert listener(found).data.endswith(b"late")
     await found.aclose()

@@ -518,6 +518,25 @@ async def test_cancelled_sessions_leave_nothing(connections: Connections, host: 
     assert isinstance(alive, Session)
 
 
+async def test_nobody_is_told_of_what_is_cancelled(connections: Connections, host: SshHost) -> None:
+    """A session that is opened although nobody waits for it any more has nobody who is told what happens there."""
+    one = await connections.connect(host)
+    made: list[Session] = []
+
+    def session() -> Session:
+        made.append(Session())
+        return made[-1]
+
+    host.stall()
+    opening = asyncio.ensure_future(one.open_session("echo hello", session))
+    await until(lambda: one.ssh._channels)
+    opening.cancel()
+    await asyncio.wait([opening])
+    host.heal()
+    await until(lambda: not one.ssh._channels)
+    assert made == []
+
+
 async def test_the_connection_is_lost_while_a_session_opens(connections: Connections, host: SshHost) -> None:
     """A session that is being opened when the connection is lost fails for that reason."""
     one = await connections.connect(host)
