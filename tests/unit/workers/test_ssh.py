@@ -155,7 +155,7 @@ async def test_cancelling_all_who_wait(connections: Connections, host: SshHost) 
     one.cancel()
     with pytest.raises(asyncio.CancelledError):
         await one
-    assert host.connections == 1
+    await until(lambda: host.connections == 1)
     host.heal()
     await until(lambda: host.connections == 0)
     assert (await connections.connect(host)).lost is None
