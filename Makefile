@@ -5,7 +5,8 @@ VENV := .venv
 PYTHON_OF_VENV := $(VENV)/bin/python
 
 # Folders that a checkout lacks are left out, so that a part can be tested alone.
-TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/typing tests/examples tests/test_*.py)
+TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/remote tests/typing tests/examples \
+                    tests/test_*.py)
 # What is run again on the other versions of Python that this machine has.
 PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract)
 OTHER_VERSIONS ?= 3.11 3.12 3.13

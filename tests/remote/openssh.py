@@ -42,6 +42,9 @@ SHELLS = {
 }
 PYENVS = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
+WITH_US = ["setpriv", "--pdeathsig=KILL"] if shutil.which("setpriv") else []
+"""Stands before a command that is to end when these tests do, however that comes."""
+
 PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CONFIG = """\
@@ -202,7 +205,7 @@ class World:
                 f"mount --bind {aside} {PYENVS}",
             ]
         script = " && ".join([*steps, "echo ready", "exec sleep infinity"])
-        command = ["unshare", "--mount", "--propagation=private", "sh", "-c", script]
+        command = [*WITH_US, "unshare", "--mount", "--propagation=private", "sh", "-c", script]
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         assert self._holder.stdout is not None
         said = self._holder.stdout.readline()
@@ -264,7 +267,7 @@ class Sshd:
         net = [f"--net=/run/netns/{self.net}"] if self.net else []
         heard = self.log.count("Server listening")
         self.process = subprocess.Popen(
-            [*self.world.inside(*net, user=self.user), *command],
+            [*self.world.inside(*net, user=self.user), *WITH_US, *command],
             env={"PATH": PATHS, **marks()},  # as the machine's own server has it: nothing of whoever runs the tests
             stdin=subprocess.DEVNULL,
         )

@@ -164,7 +164,7 @@ class SshChannel(asyncssh.SSHClientSession[bytes]):
             return
         self._open = True
         if self._line is not None:
-            self._line.on_writable = self._take_turns
+            self._line.writers.add(self._take_turns)
         self._take_turns()  # the next turn comes when asyncssh has sent the request, and waits for the answer
 
     def pause_writing(self) -> None:
@@ -192,7 +192,7 @@ class SshChannel(asyncssh.SSHClientSession[bytes]):
         self._unsent.clear()
         self._size = 0
         if self._line is not None:
-            self._line.on_writable = None
+            self._line.writers.discard(self._take_turns)
         if exc is not None or not self.end:
             self.error = explain_loss(exc, self.name)
         else:

@@ -7,8 +7,8 @@ transport that asyncssh sees, and the protocol that the event loop sees. It adds
   :meth:`Line.cork` and :meth:`Line.uncork` goes out in one.
 * **small bites.** asyncssh copies what is left of its input for each packet that it takes from it; much at a time costs
   a fifth more than little.
-* **back-pressure.** asyncssh ignores a transport that asks it to pause. :attr:`Line.congested` says so, and
-  ``on_writable`` is called when there is room.
+* **back-pressure.** asyncssh ignores a transport that asks it to pause. :attr:`Line.congested` says so, and those in
+  :attr:`Line.writers` are called when there is room.
 * **the first words.** What a server said before it was understood, for error messages: an HTTP server's answer, or
   an ssh server's "Exceeded MaxStartups". And :attr:`Line.greeted`, by which a silent peer is told from a slow login.
 """
@@ -44,7 +44,8 @@ class Line(asyncio.Protocol):
         self.greeted = asyncio.Event()
         """Set when the other side has said something, or is gone."""
         self.first_words = b""
-        self.on_writable: Callable[[], None] | None = None
+        self.writers: set[Callable[[], None]] = set()
+        """Who is called when it is congested no more."""
         self._below = below
         self._transport: Any = None
         self._corked = False
@@ -128,5 +129,5 @@ class Line(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.congested = False
-        if self.on_writable is not None:
-            self.on_writable()
+        for tell in list(self.writers):
+            tell()

@@ -134,7 +134,7 @@ class Connection:
         """Connect to another machine from over there. It takes as long as it takes: the caller has the patience."""
 
         def make(session: Factory) -> Awaitable[Made]:
-            made: Awaitable[Made] = self.ssh.create_connection(session, host, port)
+            made: Awaitable[Made] = self.ssh.create_connection(session, host, port, window=WINDOW)
             return made
 
         _, line = await self._open(_Opening(factory, asyncssh.SSHTCPSession), make, None)
@@ -153,9 +153,12 @@ class Connection:
             raise opening.error
         return opening.made
 
-    def close(self) -> None:
-        """Close it now."""
-        self.ssh.close()
+    def take(self, user: _Login | None) -> None:
+        """Somebody wants it, for itself or to go through."""
+        if user is None:
+            self.wanted = True
+        else:
+            self.users.add(user)
 
     async def aclose(self) -> None:
         """Close it, for everybody, and wait until it is closed."""
@@ -222,10 +225,15 @@ class _Login:
         self.denied = False
         """Whether the server has refused it: then it is not asked again."""
         self.waiting = 0
-        self.taken = False
         self.waits_for: _Login | None = None
         """The login at the jump host."""
         self.scope = anyio.CancelScope()
+
+    def close_if_unused(self) -> None:
+        """Close the connection when nobody has it, goes through it, or waits for it."""
+        connection = self.connection
+        if connection is not None and not (connection.wanted or connection.users or self.waiting):
+            connection.ssh.close()
 
     @property
     def is_over(self) -> bool:
@@ -264,9 +272,7 @@ class Connections:
         What may still be running:
             The login, until its timeouts or :meth:`aclose`.
         """
-        connection = await self._wait_for(self._login_to(host))
-        connection.wanted = True
-        return connection
+        return await self._wait_for(self._login_to(host))
 
     def forget(self, host: Host) -> None:
         """Ask a host again that has refused a login, when it is connected to the next time."""
@@ -301,24 +307,22 @@ class Connections:
             self._warned.add(host)
             warnings.warn(INSECURE.format(name=host.name), InsecureHostWarning, stacklevel=4)
 
-    async def _wait_for(self, login: _Login) -> Connection:
+    async def _wait_for(self, login: _Login, user: _Login | None = None) -> Connection:
+        """The connection, for itself or for a user who goes through it."""
         login.waiting += 1
         try:
             await login.ended.wait()
-            login.taken = True
+            if login.connection is not None:
+                login.connection.take(user)
         finally:
             login.waiting -= 1
-            self._close_unwanted(login)
+            login.close_if_unused()
         if login.connection is None:
             assert login.error is not None, "it has ended"
             error = copy.copy(login.error)  # each who waits gets a traceback of its own
             error.__cause__ = login.error.__cause__
             raise error
         return login.connection
-
-    def _close_unwanted(self, login: _Login) -> None:
-        if login.connection is not None and not login.taken and not login.waiting:
-            login.connection.close()
 
     async def _make(self, login: _Login) -> None:
         name = login.host.name
@@ -331,7 +335,7 @@ class Connections:
             login.error = error
         finally:
             login.ended.set()
-            self._close_unwanted(login)
+            login.close_if_unused()
 
     async def _log_in(self, login: _Login) -> Connection:
         """Try it; once more, a little later, when the server was only too busy to listen."""
@@ -361,7 +365,7 @@ class Connections:
                         await anyio.sleep(random.random() * JITTER_SECONDS)
                 return await self._dial(attempt, route, jump, login)
         except BaseException:
-            self._leave(jump, login)
+            _leave(jump, login)
             raise
 
     def _gates_of(self, route: Route) -> list[anyio.CapacityLimiter]:
@@ -371,10 +375,10 @@ class Connections:
             names.append(f"through {route.jump}")
         return [self._gates.setdefault(name, anyio.CapacityLimiter(self._settings.handshakes)) for name in names]
 
-    async def _dial(self, attempt: Attempt, route: Route, jump: Connection | None, login: _Login) -> Connection:
+    async def _dial(self, attempt: Attempt, route: Route, jump: _Login | None, login: _Login) -> Connection:
         connection = Connection(login.host, self._group, self._settings)
         client = _Client(attempt, connection)
-        dialer = Dialer(attempt, route, jump)
+        dialer = Dialer(attempt, route, None if jump is None else jump.connection)
         tunnel = None if route.proxied else dialer
         try:
             ssh = await asyncssh.connect(**route.arguments, tunnel=tunnel, client_factory=lambda: client)
@@ -384,33 +388,33 @@ class Connections:
         finally:
             dialer.done()
         connection.ssh, connection.line = ssh, dialer.line
-        connection.on_end = lambda: self._leave(jump, login)
+        connection.on_end = lambda: _leave(jump, login)
         save_on_connection(ssh)
         client.watch()
         return connection
 
     # Jump hosts
 
-    async def _go_through(self, host: Host, login: _Login) -> Connection:
-        """The connection to a jump host, which is kept as long as somebody goes through it."""
+    async def _go_through(self, host: Host, login: _Login) -> _Login:
+        """The login at a jump host, which is kept as long as somebody goes through it."""
         jump = login.waits_for = self._login_to(host)
         try:
             _refuse_circles(login)
-            connection = await self._wait_for(jump)
+            await self._wait_for(jump, login)
         except HostError as error:
             name = login.host.name
             text = f"{name}: it is reached through a jump host, which cannot be used.\n{error}"
             raise HostError(text, host=name, phase=error.phase, permanent=error.permanent) from error
         finally:
             login.waits_for = None
-        connection.users.add(login)
-        return connection
+        return jump
 
-    def _leave(self, jump: Connection | None, login: _Login) -> None:
-        if jump is not None:
-            jump.users.discard(login)
-            if not jump.users and not jump.wanted:
-                jump.close()
+
+def _leave(jump: _Login | None, login: _Login) -> None:
+    """Go through a jump host no more."""
+    if jump is not None and jump.connection is not None:
+        jump.connection.users.discard(login)
+        jump.close_if_unused()
 
 
 class _Client(asyncssh.SSHClient):

@@ -153,10 +153,13 @@ def test_an_agent_is_there(tmp_path: Path) -> None:
 
 
 def test_the_current_folder_is_not_imported_from(tmp_path: Path) -> None:
-    """Files that happen to lie where a login starts are not taken for modules of the standard library."""
+    """Files that happen to lie where a login starts, or are installed, are not taken for what is ours or Python's."""
     for name in ("zlib", "marshal", "select", "ctypes", "cloudpickle", "messages"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong one')")
-    out, err, code = Started(tmp_path).end()
+    other = tmp_path / "site" / "_aioparallel_child"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    out, err, code = Started(tmp_path, PYTHONPATH=str(other.parent)).end()
     assert (err, code) == (b"", 0)
     assert heard(out)
 

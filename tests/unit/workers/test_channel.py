@@ -95,6 +95,16 @@ async def test_large_pieces(echo: SshChannel) -> None:
     assert listener(echo).data == wanted
 
 
+async def test_a_little_is_no_congestion(opened: Opened) -> None:
+    """Who is not told to wait is not told to go on."""
+    found = opened.make()
+    found.write([b"early"])
+    await opened.open("exec cat", found)
+    await until(lambda: listener(found).data == b"early")
+    assert listener(found).told == []
+    await found.aclose()
+
+
 async def test_congestion(opened: Opened) -> None:
     """A channel says when more waits than is useful, and tells once when there is little left."""
     found = await opened.open("head -c 4000000 | wc -c")
@@ -122,6 +132,20 @@ async def test_who_does_not_read_holds_up(opened: Opened) -> None:
     assert found._channel.get_write_buffer_size() <= PIECE
     found.write([b"more"])
     found.abort()
+
+
+async def test_channels_beside_each_other(opened: Opened) -> None:
+    """Several channels of one connection send as much as they like, and the end of one stops no other."""
+    found = [await opened.open("cat >/dev/null; echo done") for _ in range(3)]
+    for each in found:
+        each.write([bytes(20_000_000)])
+    found[0].abort()
+    await found[0].ended.wait()
+    for each in found[1:]:
+        await until(lambda each=each: not each._size)
+        each._channel.write_eof()
+        await each.ended.wait()
+        assert listener(each).data == b"done\n"
 
 
 async def test_others_have_turns(echo: SshChannel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +191,7 @@ async def test_what_is_written_early_goes_with_the_request(opened: Opened, host:
     assert not opening.done()
     await opening
     await until(lambda: len(listener(found).data) == 600_009)
+    assert listener(found).told == ["writable"]
     assert listener(found).data.startswith(b"early")
     assert listener(found).data.endswith(b"late")
     await found.aclose()

@@ -105,9 +105,22 @@ async def test_no_address_answers() -> None:
 
 
 async def test_several_answer_at_once(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When two addresses answer, one connection is left."""
+    """When several addresses answer, one connection is left."""
+    both = asyncio.Event()
+    made: list[socket.socket] = []
+
+    async def answer() -> socket.socket:
+        connection = socket.socket()
+        made.append(connection)
+        if len(made) == 3:
+            both.set()
+        await both.wait()
+        return connection
+
+    monkeypatch.setattr(dialing, "_connect_to", lambda *_: answer())
     monkeypatch.setattr(dialing, "STAGGER", 0.0)
-    connection = await _first_to_answer([address(port_of(listener))] * 5, None)
+    connection = await _first_to_answer([address(port_of(listener))] * 3, None)
+    assert [each for each in made if each.fileno() >= 0] == [connection]
     connection.close()
 
 

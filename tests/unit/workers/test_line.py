@@ -118,7 +118,7 @@ async def test_congestion() -> None:
     """A line is congested while its transport holds too much, and tells when there is room."""
     async with connected(socket.SOCK_STREAM) as both:
         told: list[bool] = []
-        both.line.on_writable = lambda: told.append(both.line.congested)
+        both.line.writers.add(lambda: told.append(both.line.congested))
         while not both.line.congested:
             both.ssh.transport.write(bytes(10_000))
         assert not told
@@ -155,7 +155,7 @@ async def test_giving_up(both: Both) -> None:
 async def test_ends(both: Both) -> None:
     """The end of the connection is handed on, wakes who waits for first words, and nobody waits for room any more."""
     told: list[None] = []
-    both.line.on_writable = lambda: told.append(None)
+    both.line.writers.add(lambda: told.append(None))
     both.far.shutdown(socket.SHUT_WR)
     await until(lambda: both.ssh.ends)
     both.ssh.transport.abort()

@@ -157,6 +157,7 @@ def test_known_hosts_are_files_that_are_there(home: Path) -> None:
 
 def test_the_configuration_cannot_switch_checks_off(home: Path) -> None:
     """A list that the configuration switches off is an empty one; only the host's own option ends the checks."""
+    (home / ".ssh" / "known_hosts").touch()
     assert route("tricky").known_hosts == b""
     assert route("tricky").arguments["known_hosts"] == b""
     assert route("tricky").alias == "known-as"

@@ -155,7 +155,7 @@ async def test_cancelling_all_who_wait(connections: Connections, host: SshHost) 
     one.cancel()
     with pytest.raises(asyncio.CancelledError):
         await one
-    assert host.connections == 1
+    await until(lambda: host.connections == 1)
     host.heal()
     await until(lambda: host.connections == 0)
     assert (await connections.connect(host)).lost is None
@@ -381,6 +381,19 @@ async def test_a_jump_host_that_is_used_itself(connections: Connections) -> None
         await connections.aclose()
 
 
+async def test_a_jump_host_changes_hands(connections: Connections) -> None:
+    """A jump host is not left in the moment in which somebody else is about to go through it."""
+    async with ssh_hosts(3) as (bastion, one, two):
+        first = await connections.connect(behind(bastion, one))
+        second = asyncio.ensure_future(connections.connect(behind(bastion, two)))
+        login = connections._logins[bastion]
+        await until(lambda: login.waiting or second.done())
+        await first.aclose()
+        assert (await second).lost is None
+        assert bastion.logins == 1
+        await connections.aclose()
+
+
 async def test_jump_hosts_in_a_row(connections: Connections) -> None:
     """A jump host may itself be reached through another."""
     async with ssh_hosts(3) as (outer, middle, inner):
@@ -503,6 +516,25 @@ async def test_cancelled_sessions_leave_nothing(connections: Connections, host: 
     await until(lambda: not host.commands)
     _, alive = await one.open_session("exec cat", Session)
     assert isinstance(alive, Session)
+
+
+async def test_nobody_is_told_of_what_is_cancelled(connections: Connections, host: SshHost) -> None:
+    """A session that is opened although nobody waits for it any more has nobody who is told what happens there."""
+    one = await connections.connect(host)
+    made: list[Session] = []
+
+    def session() -> Session:
+        made.append(Session())
+        return made[-1]
+
+    host.stall()
+    opening = asyncio.ensure_future(one.open_session("echo hello", session))
+    await until(lambda: one.ssh._channels)
+    opening.cancel()
+    await asyncio.wait([opening])
+    host.heal()
+    await until(lambda: not one.ssh._channels)
+    assert made == []
 
 
 async def test_the_connection_is_lost_while_a_session_opens(connections: Connections, host: SshHost) -> None:
