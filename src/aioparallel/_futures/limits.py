@@ -215,7 +215,9 @@ class _Gate:
         """When the bucket will be, or was, full: each start moves it by the pace."""
         self._paused_until = -math.inf
         self._timed_at = math.inf
-        """When the next look was arranged for."""
+        """When the next look was arranged for ..."""
+        self._timed_on: AbstractEventLoop | None = None
+        """... and the loop it was arranged on, which may be closed before."""
 
     def is_idle(self, now: float) -> bool:
         """Whether it differs in nothing from a new one."""
@@ -276,9 +278,10 @@ class _Gate:
     def _arrange_look(self, now: float) -> None:
         opens_at = self._opens_at(now)
         ticket = next((ticket for ticket in self._waiting if not ticket.loop.is_closed()), None)
-        if ticket is None or opens_at >= self._timed_at:
+        is_arranged = self._timed_on is not None and not self._timed_on.is_closed() and self._timed_at <= opens_at
+        if ticket is None or opens_at == math.inf or is_arranged:
             return
-        self._timed_at = opens_at
+        self._timed_at, self._timed_on = opens_at, ticket.loop
         clock: Clock = self.limit._clock or ticket.loop
         at_home(ticket.loop, clock.call_later, opens_at - now, self._look_again)
 

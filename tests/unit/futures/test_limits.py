@@ -325,6 +325,23 @@ def test_loop_that_ended_is_passed_over() -> None:
     gc.collect()
 
 
+def test_loop_that_ended_before_it_looked() -> None:
+    """Who waits for time to pass is not forgotten because a loop was closed that would have looked after the gate."""
+    limit = Limit(rate=100)
+
+    async def leave_early() -> None:
+        limit.request((), {}, lambda: None).end()
+        limit.request((), {}, lambda: None).end()  # had to wait, and gave up: a look is arranged all the same
+
+    async def enter_twice() -> None:
+        for _ in range(2):
+            async with asyncio.timeout(10), limit.admit():
+                pass
+
+    asyncio.run(leave_early())
+    asyncio.run(enter_twice())
+
+
 @pytest.mark.parametrize(
     ("options", "name"),
     [
