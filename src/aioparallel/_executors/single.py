@@ -79,12 +79,17 @@ class Single:
 
     async def _serve(self, index: int) -> None:
         """Run one call after the other."""
-        while True:
-            call = await self._calls.get()
-            if call.stop is None:
-                await self._run(call, index)
-            else:  # it was stopped in the turn in which it was placed
-                self._answered(call, Ending.WITHDRAWN, None)
+        try:
+            while True:
+                call = await self._calls.get()
+                if call.stop is None:
+                    await self._run(call, index)
+                else:  # it was stopped in the turn in which it was placed
+                    self._answered(call, Ending.WITHDRAWN, None)
+        finally:  # the pool has ended, or its loop shuts down and cancels all tasks, of which we happen to be the first
+            self._seat.width = 0
+            while not self._calls.empty():
+                self._drop(self._calls.get_nowait())
 
     async def _run(self, call: Call, index: int) -> None:
         call.begun_at = time.time()
@@ -97,6 +102,9 @@ class Single:
                 ended = await self._answer(call, index)
         except (anyio.BrokenWorkerProcess, OSError) as error:
             lost = str(error) or "its process ended"
+        except asyncio.CancelledError:
+            self._drop(call)
+            raise
         finally:
             del self._scopes[call]
             if timer is not None:
@@ -136,6 +144,12 @@ class Single:
         )
         self.pool._carry_out(self.run, self.run.ledger.lost(self._seat, call, error, time.time()))
         self.pool._pump(self.run)
+
+    def _drop(self, call: Call) -> None:
+        """Cancel a call that nobody will run any more."""
+        ledger = self.run.ledger
+        ledger.cancel(call)
+        self.pool._carry_out(self.run, ledger.lost(self._seat, call, WorkerLostError(), time.time()))
 
     def _set_timer(self, call: Call) -> Any:
         timeout = call.options.timeout
