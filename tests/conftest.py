@@ -29,6 +29,10 @@ os.environ.update([SESSION])
 PROC = Path("/proc")
 
 
+# What anyio sends to each of its worker processes, to be run again there: pytest, in our case, which takes long.
+sys.modules["__main__"].__dict__.pop("__file__", None)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up first and so torn down last: after the test's other fixtures and its event loop."""

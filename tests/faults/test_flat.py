@@ -46,7 +46,7 @@ async def growth(rounds: int, one_round: Callable[[], Any]) -> tuple[int, int]:
 
 
 async def test_opening_and_closing_processes() -> None:
-    """A process pool that is opened and closed 100 times leaves no descriptor, no thread and no memory behind."""
+    """A process pool that is opened and closed 40 times leaves no descriptor, no thread and no memory behind."""
     pool = ProcessExecutor(2, engine="resident")
 
     async def use() -> None:
@@ -54,9 +54,9 @@ async def test_opening_and_closing_processes() -> None:
             assert await pool.submit(abs, -1) == 1
 
     threads = threading.active_count()
-    more_descriptors, more_memory = await growth(100, use)
+    more_descriptors, more_memory = await growth(40, use)
     assert more_descriptors <= 0
-    assert more_memory < 4 * MEGABYTE
+    assert more_memory < 2 * MEGABYTE
     await until(lambda: threading.active_count() <= threads)
 
 
