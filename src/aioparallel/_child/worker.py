@@ -30,7 +30,7 @@ from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, NoReturn
 
     Record = tuple[int, int, int, int, int, memoryview, list[memoryview]]
     """Number, id, function, attempt, verb, payload, buffers."""
@@ -176,8 +176,13 @@ class Worker:
         self._logs: Logs | None = None
         self._max_memory: int | None = None
         self._threaded = False
+        self._is_copy = False
 
     # Life
+
+    def forked(self) -> None:
+        """We are not the worker any more, but a copy that a call has forked."""
+        self._is_copy = True
 
     def serve(self) -> None:
         """Take frames until there are no more."""
@@ -260,6 +265,8 @@ class Worker:
                 outbox.add(ANSWER.pack(number, 0, WITHDRAWN, 0, 0), now)
                 continue
             ending, payload, buffers = self._run(record)
+            if self._is_copy:
+                leave()
             then = monotonic()
             head = ANSWER.pack(number, int((then - now) * 1e6), ending, len(buffers), len(payload))
             if buffers:
@@ -284,6 +291,8 @@ class Worker:
             number, now = record[0], monotonic()
             withdrawn = self.page.begin(number, now, thread)
             ending, payload, buffers = (WITHDRAWN, b"", []) if withdrawn else self._run(record)
+            if self._is_copy:
+                leave()
             head = ANSWER.pack(number, int((monotonic() - now) * 1e6), ending, len(buffers), len(payload))
             self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
             self.page.end(thread)
@@ -343,6 +352,12 @@ class _Unloadable(Exception):
         self.packed = packed
 
 
+def leave() -> NoReturn:
+    """End a forked copy of a worker that comes back from its call: it must not speak for the worker."""
+    os.write(2, b"A child that a call had forked came back from that call, and was ended; use os._exit in it.\n")
+    os._exit(1)
+
+
 def memory() -> int:
     """The memory that this process has now, in bytes; where that is not known, what it had at most."""
     try:
@@ -385,6 +400,7 @@ def main(socket_path: str, page_path: str, token: bytes, index: int) -> None:
     stacks.listen(page_path)
     link = Link(socket_path, token)
     worker = Worker(link, Page(page_path), index)
+    os.register_at_fork(after_in_child=worker.forked)
     link.send(wire.HELLO, os.getpid().to_bytes(8, "little"))
     try:
         worker.serve()
