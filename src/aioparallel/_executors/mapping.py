@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import anyio
 
 from .._futures.loops import running_loop
-from .._model.call import function_name
+from .._model.call import function_name, plain_function
 from .._model.options import CallOptions
 from .._model.shapes import shape_of
 from .flow import Flow, Plan, Runner
@@ -181,7 +181,7 @@ def make_map(
     Raises:
         TypeError: ``fn`` cannot be called or makes generators; ``items`` cannot be iterated over.
     """
-    fn = getattr(fn, "_aioparallel_plain", fn)
+    fn = plain_function(fn)
     if not callable(fn):
         raise TypeError(f"expected a function to call for each item, got {fn!r}")
     if shape_of(fn).is_stream:
