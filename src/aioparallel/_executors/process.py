@@ -287,6 +287,11 @@ class WorkerSteps:
         seat = self._opened._source.worker  # type: ignore[union-attr]
         return self._again(wire.STREAM_CLOSE) if seat in run.ledger.seats else None
 
+    def interrupted(self, step: SmartFuture[Step]) -> None:
+        """A step that began took its worker along, or was reported; one that never did left the generator as it was."""
+        if step.cancelled() and not step.info.attempts:
+            self.close()
+
     def _again(self, verb: int) -> SmartFuture[Any]:
         assert self._opened is not None, "it was begun"
         opened = self._opened._source
