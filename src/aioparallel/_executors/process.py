@@ -19,6 +19,7 @@ from .._model.shapes import Shape, shape_of
 from .._policy.ledger import Halt, Ledger, Place, Retire, Seat, Spawn
 from .._workers.cpus import available_cpus
 from .._workers.shipping import Function, Functions, pack_arguments
+from .mapoptions import checked_count
 from .pool import Executor, Run
 from .resident import Resident, default_setup
 from .single import Single
@@ -36,7 +37,7 @@ BLAS_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 
-Environment = Mapping[str, str] | Callable[[int], Mapping[str, str]]
+Environment = Mapping[str, Any] | Callable[[int], Mapping[str, Any]]
 
 
 class ProcessExecutor(Executor):
@@ -52,7 +53,7 @@ class ProcessExecutor(Executor):
         threads_per_worker: How many calls each worker runs at a time, in threads.
         initializer: Called once in each worker before its first call.
         env: Environment variables for the workers, or a function of the worker's index that
-            returns them. They are set before anything is imported.
+            returns them. They are set before anything is imported; numbers become text.
         preload: Names of modules that each worker imports before its first call.
         min_workers: Start so many workers (at least one), the others when calls wait for one, and end those
             that have nothing to do. ``None``: all of them are started at once, and stay.
@@ -96,7 +97,7 @@ class ProcessExecutor(Executor):
         self.threads_per_worker = threads_per_worker
         self.initializer = initializer
         self.env = env
-        self.preload = tuple(preload)
+        self.preload = _checked_modules(preload)
         self.min_workers = min_workers
         self.idle_timeout = idle_timeout
         self.max_tasks_per_worker = max_tasks_per_worker
@@ -108,16 +109,19 @@ class ProcessExecutor(Executor):
     def _check(self) -> None:
         if self.engine not in (None, "resident", "anyio"):
             raise ValueError(f"engine={self.engine!r}: expected 'resident', 'anyio', or None for the best one here")
-        for option in ("max_workers", "threads_per_worker"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{option}={value!r}: expected a whole number of at least 1")
+        for option in ("max_workers", "threads_per_worker", "max_tasks_per_worker", "max_rss_per_worker"):
+            if getattr(self, option) is not None:
+                checked_count(option, getattr(self, option))
         if self.threads_per_worker > MAX_THREADS:
             raise ValueError(f"threads_per_worker={self.threads_per_worker}: at most {MAX_THREADS}")
         if self.min_workers is not None and not 0 <= self.min_workers <= self.max_workers:
             raise ValueError(f"min_workers={self.min_workers!r}: expected a number from 0 to max_workers, or None")
         if not self.idle_timeout > 0:
             raise ValueError(f"idle_timeout={self.idle_timeout!r}: expected seconds, more than 0")
+        if isinstance(self.env, Mapping):
+            _checked_variables(self.env)
+        elif self.env is not None and not callable(self.env):
+            raise TypeError(f"env={self.env!r}: expected a dict, or a function of the worker's index that returns one")
         if self.initializer is not None and not callable(self.initializer):
             raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
         unsupported = self.threads_per_worker > 1 or self.max_tasks_per_worker or self.max_rss_per_worker
@@ -252,7 +256,23 @@ class ProcessExecutor(Executor):
         share = max(1, available_cpus() // self.max_workers)
         env = {name: str(share) for name in BLAS_VARIABLES if name not in os.environ}
         chosen = self.env(index) if callable(self.env) else self.env
-        return {**env, **(chosen or {})}
+        return {**env, **_checked_variables(chosen or {})}
+
+
+def _checked_variables(env: Any) -> dict[str, str]:
+    """Environment variables that a process can be given."""
+    if not isinstance(env, Mapping):
+        raise TypeError(f"env: expected a dict of environment variables, got {env!r}")
+    for name, value in env.items():
+        if not isinstance(name, str) or not name or set(name) & {"=", "\0"} or "\0" in str(value):
+            raise ValueError(f"env: {name}={value!r} cannot be an environment variable")
+    return {name: str(value) for name, value in env.items()}
+
+
+def _checked_modules(preload: Any) -> tuple[str, ...]:
+    if isinstance(preload, str) or not all(isinstance(name, str) for name in preload):
+        raise TypeError(f"preload={preload!r}: expected names of modules, for instance ['numpy']")
+    return tuple(preload)
 
 
 class WorkerSteps:

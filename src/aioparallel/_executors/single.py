@@ -43,6 +43,7 @@ class Single:
         self._scopes: dict[Call, anyio.CancelScope] = {}
         self._calls: asyncio.Queue[Call] = asyncio.Queue()
         self._initializer = pool._packed_initializer()
+        self._environments = [pool._environment(index) for index in range(pool.max_workers)]
 
     async def populate(self) -> None:
         """Start the tasks; anyio starts a process when a call needs one."""
@@ -116,7 +117,7 @@ class Single:
 
     async def _answer(self, call: Call, index: int) -> tuple[Ending, Any]:
         who = (call.future.id, call.name, call.attempts, index)
-        setup = (self._key, self.pool._environment(index), self.pool.preload, self._initializer)
+        setup = (self._key, self._environments[index], self.pool.preload, self._initializer)
         ending, payload = await anyio.to_process.run_sync(
             single.run, setup, who, call.function.packed, _arguments(call), cancellable=True, limiter=self._limiter
         )
