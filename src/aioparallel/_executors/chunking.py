@@ -181,4 +181,4 @@ def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options:
         return future
 
     fixed = None if options.chunksize == "auto" else int(options.chunksize)
-    return Chunker(flow, submit, pool._capacity(), fixed, getattr(pool, "chunk_seconds", CHUNK_SECONDS))
+    return Chunker(flow, submit, pool._capacity(), fixed, getattr(pool, "_chunk_seconds", CHUNK_SECONDS))

@@ -47,10 +47,10 @@ class CoroutineExecutor(MappingExecutor):
     """
 
     kind = "coroutine"
-    batch = AsyncBatch
-    chunk_seconds = 0.02
+    _batch = AsyncBatch
+    _chunk_seconds = 0.02
     """What a chunk of a map may take is longer than elsewhere, for all calls share one thread's time."""
-    shape = Shape.COROUTINE
+    _shape = Shape.COROUTINE
 
     def __init__(
         self,

@@ -55,8 +55,8 @@ class ThreadExecutor(MappingExecutor):
     """
 
     kind = "thread"
-    batch = Batch
-    shape = Shape.PLAIN
+    _batch = Batch
+    _shape = Shape.PLAIN
 
     def __init__(
         self,
