@@ -31,6 +31,9 @@ class CoroutineExecutor(MappingExecutor):
         max_pending: How many calls may wait for their turn.
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
 
+    Raises:
+        ValueError: ``max_concurrency`` makes no sense.
+
     Cancellation:
         A cancelled call, or one that runs longer than its ``timeout``, gets :exc:`asyncio.CancelledError` where it
         waits, as a cancelled task does, and has ended when its coroutine has. If it still runs ``grace`` seconds

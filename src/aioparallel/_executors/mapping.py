@@ -83,7 +83,14 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the map, and wait until nothing of it runs. Ending one that has ended does nothing."""
+        """End the map, and wait until nothing of it runs. Ending one that has ended does nothing.
+
+        Cancellation:
+            Shielded: it ends the map in any case.
+
+        What may still be running:
+            A thread that does not return, and an input that hangs.
+        """
         self._is_used_up = True
         self._flow.cancel()
         with anyio.CancelScope(shield=True):

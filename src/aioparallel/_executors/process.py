@@ -65,6 +65,18 @@ class ProcessExecutor(Executor):
         name: Seen in errors, logs and :meth:`status`.
         max_pending: How many calls may wait for a worker.
 
+    Raises:
+        TypeError, ValueError: An option makes no sense.
+
+    Cancellation:
+        A cancelled call, or one that runs longer than its ``timeout``, is killed with its worker process and all that
+        this has started, and the worker is replaced; calls beside it lose nothing. With ``threads_per_worker > 1`` a
+        call cannot be killed alone: a cancelled one is asked to stop (:func:`check_cancelled`), and an overdue one
+        takes its worker along.
+
+    What may still be running:
+        Nothing: however this program ends, workers end with it, within a second.
+
     Example:
         ::
 

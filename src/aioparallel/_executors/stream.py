@@ -64,6 +64,16 @@ class Stream(Generic[T]):
         Nothing once the stream has ended, was left by ``async with``, or ``aclose`` returned. A stream that
         is dropped half-way is closed soon. A generator in a thread cannot be stopped while it makes an item: if it
         was cancelled there, it is closed when it yields.
+
+    Example:
+        ::
+
+            @parallelize(method="process")
+            def rows(path: str) -> Iterator[Row]: ...
+
+            async with rows("large.csv") as stream:
+                async for row in stream:
+                    ...
     """
 
     def __init__(self, stepper: Stepper, name: str) -> None:
@@ -79,7 +89,17 @@ class Stream(Generic[T]):
         return await self._core.next()  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
-        """Close the generator where it lives, and wait until it has closed."""
+        """Close the generator where it lives, and wait until it has closed.
+
+        Raises:
+            Exception: What closing it raised.
+
+        Cancellation:
+            Stops the generator's clean-up as it would stop a call.
+
+        What may still be running:
+            A step in a thread, if one was cancelled there: it closes the generator when that yields.
+        """
         self._finalizer.detach()
         closing = self._core.close()
         if closing is not None:

@@ -54,6 +54,10 @@ class Limit:
     Raises:
         ValueError, TypeError: An argument makes no sense.
 
+    Cancellation:
+        A call that is cancelled while it waits for the limit gives up its place, and one that runs makes room when it
+        has stopped.
+
     Example:
         ::
 
@@ -96,6 +100,12 @@ class Limit:
             *args: What ``key`` gets.
             **kwargs: What ``key`` gets.
 
+        Returns:
+            An async context manager, for one use.
+
+        Raises:
+            Exception: From entering it: what ``key`` raises.
+
         Cancellation:
             While waiting: gives up the place in the queue.
 
@@ -131,7 +141,14 @@ class Limit:
         return ticket
 
     def for_item(self, item: Any) -> ForItem:
-        """The same limit for the call of a map's item: whatever its arguments, ``key`` gets the item."""
+        """The same limit for the call of a map's item: whatever its arguments, ``key`` gets the item.
+
+        Args:
+            item: The item.
+
+        Returns:
+            What can be requested as the limit itself.
+        """
         return ForItem(self, item)
 
     def __repr__(self) -> str:

@@ -76,7 +76,10 @@ def distribute(job: Any = "compute", workers: int | None = None, autobatch: bool
         ModuleNotFoundError: From a call: the job needs an extra that is not installed; the message names it.
 
     Cancellation:
-        Cancels what runs.
+        Cancels what runs, and waits until it has stopped.
+
+    What may still be running:
+        Nothing; with ``job="io"`` the calls in threads that have not returned.
 
     Example:
         ::
@@ -115,7 +118,19 @@ def _check(fn: Any, job: str, method: Method) -> None:
 
 
 class Distributed(Generic[R]):
-    """A function that takes whole sequences: :func:`distribute` makes it."""
+    """A function that takes whole sequences: :func:`distribute` makes it.
+
+    Cancellation:
+        Of a call: cancels what runs, and waits until it has stopped.
+
+    What may still be running:
+        Calls in threads that have not returned.
+
+    Example:
+        ::
+
+            results = await score(range(1000), range(4000, 2000, -2), verbose=True)
+    """
 
     def __init__(self, fn: Callable[..., R], method: Method, workers: int | None, autobatch: bool) -> None:
         functools.update_wrapper(self, fn)

@@ -115,6 +115,9 @@ def parmap(
     Cancellation:
         See :class:`ParallelMap`.
 
+    What may still be running:
+        See :class:`ParallelMap`.
+
     Example:
         ::
 
