@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from typing import Any
 
+import anyio
 import pytest
 
 from aioparallel import CallCancelledError, ExecutorClosedError, SmartFuture, wait_all
@@ -157,6 +159,25 @@ def test_uvloop(kind: Kind) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(use()) == list(range(1, 101))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+@every()
+def test_eager_tasks(kind: Kind) -> None:
+    """Executors and maps work where tasks begin in the moment in which they are made, and cancellation does."""
+
+    async def use() -> Any:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        async with kind.make() as pool:
+            slow = pool.submit(kind.fit(jobs.add), "x", "y")
+            with anyio.move_on_after(0):
+                await asyncio.ensure_future(slow)
+            await asyncio.wait([slow])
+            values = await wait_all([pool.submit(kind.fit(jobs.add), n, 1) for n in range(20)])
+            return values + [result async for result in pool.map(kind.fit(jobs.same), range(20))]
+
+    with asyncio.Runner() as runner:
+        assert runner.run(use()) == [*range(1, 21), *range(20)]
 
 
 # Not open
