@@ -116,7 +116,7 @@ async def test_map_with_a_pool_of_its_own(method: str, gates: Callable[[], Gate]
 @pytest.mark.parametrize("job", ["compute", "io"])
 async def test_distribute(job: str) -> None:
     """A distributed call that is cancelled leaves no pool and no call behind; the next one works."""
-    same = distribute(job=job, workers=2)(jobs.same)
+    same = distribute(job=job, workers=1)(jobs.same)
 
     async def case() -> Case:
         yield same(range(8))
@@ -127,7 +127,7 @@ async def test_distribute(job: str) -> None:
 
 async def test_split_eval() -> None:
     """An evaluation that is cancelled leaves nothing behind, and the function can be used again."""
-    double = split_eval(lambda rows: 2 * rows, chunks=3, workers=2)
+    double = split_eval(lambda rows: 2 * rows, chunks=3, workers=1)
 
     async def case() -> Case:
         yield double(np.arange(9))

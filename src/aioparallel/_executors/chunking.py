@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._child.page import NOTES
 from .._futures.smart import SmartFuture
-from .._model.call import Call, Phase
+from .._model.call import Call
 from .._model.errors import PicklingError, WorkerLostError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Chunk:
     def is_waiting(self) -> bool:
         """Whether it has certainly not begun."""
         source = self.future._source
-        return isinstance(source, Call) and source.phase in {Phase.QUEUED, Phase.PAUSED}
+        return isinstance(source, Call) and source.owner._is_waiting(source)
 
     def land(self, unwanted: bool) -> None:
         """Tell the flow how the items ended; asking for the exception says that it was seen."""

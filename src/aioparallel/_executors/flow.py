@@ -277,8 +277,12 @@ class Flow:
             self._launch(chunk)
 
     def again(self, index: int, items: Sequence[Any]) -> None:
-        """Send items that were in a chunk, and did not begin there."""
-        if items and not self._stopping and not self._prompt:
+        """Send items that were in a chunk, and did not begin there; if anything may begin at all."""
+        if not items or self._stopping or self._prompt:
+            return
+        if self._first_failed is not None:
+            self.results.add(index, len(items), ())
+        else:
             self._send_chunk(index, tuple(items))
 
     def one_by_one(self, index: int, items: Sequence[Any]) -> None:

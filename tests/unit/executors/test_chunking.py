@@ -48,8 +48,9 @@ async def test_failure_is_one_item_s(pool: ProcessExecutor) -> None:
     assert all(outcome.worker for outcome in outcomes)
 
 
-async def test_nothing_begins_behind_a_failure(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By default what stands behind an item that failed in its chunk does not begin."""
+@pytest.mark.parametrize("errors", ["raise", "finish"])
+async def test_nothing_begins_behind_a_failure(log: Log, monkeypatch: pytest.MonkeyPatch, errors: Any) -> None:
+    """Unless all outcomes are wanted, what stands behind an item that failed in its chunk does not begin."""
     monkeypatch.setattr(resident, "LOOK_SECONDS", 60)  # or the chunk may be divided before
 
     def work(x: int) -> int:
@@ -58,7 +59,7 @@ async def test_nothing_begins_behind_a_failure(log: Log, monkeypatch: pytest.Mon
 
     async with ProcessExecutor(1, engine="resident") as pool:
         with pytest.raises(mapjobs.ItemError):
-            await pool.map(work, range(10), chunksize=10)
+            await pool.map(work, range(10), chunksize=10, errors=errors)
         assert log.lines == ["0", "1", "2", "3"]
 
 
