@@ -152,10 +152,11 @@ class Chunk:
             self.flow.all_succeeded(self, values)
             return
         for offset, value in enumerate(values):
+            index, item = self.index + offset, self.items[offset]
             if offset in failures:
-                self.flow.failed(self.index + offset, self.items[offset], failures[offset], self.future)
+                self.flow.failed(index, item, failures[offset], self.future, len(values))
             else:
-                self.flow.one_succeeded(self.index + offset, self.items[offset], value, self.future)
+                self.flow.one_succeeded(index, item, value, self.future, len(values))
 
 
 def map_target(pool: Any, fn: Callable[..., Any], options: MapOptions) -> Any:

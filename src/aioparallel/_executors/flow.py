@@ -370,10 +370,10 @@ class Flow:
         self.results.notify()
         self.nudge()
 
-    def one_succeeded(self, index: int, item: Any, value: Any, future: SmartFuture[Any]) -> None:
-        """An item has its value."""
+    def one_succeeded(self, index: int, item: Any, value: Any, future: SmartFuture[Any], shared: int = 1) -> None:
+        """An item has its value; so many items shared the call behind the future."""
         if self.plan.options.errors == "return":
-            value = Outcome(index, item, value, None, *_where(future))
+            value = Outcome(index, item, value, None, *_where(future, shared))
         self.results.add(index, 1, (value,))
         self._count(0)
 
@@ -381,17 +381,19 @@ class Flow:
         """The items of a chunk, from its first on, have these values."""
         if self.plan.options.errors == "return":
             for offset, value in enumerate(values):
-                self.one_succeeded(chunk.index + offset, chunk.items[offset], value, chunk.future)
+                self.one_succeeded(chunk.index + offset, chunk.items[offset], value, chunk.future, len(values))
         elif values:
             self.results.add(chunk.index, len(values), values)
             self._count(0, len(values))
 
-    def failed(self, index: int, item: Any, error: BaseException, future: SmartFuture[Any] | None = None) -> None:
-        """An item has failed."""
+    def failed(
+        self, index: int, item: Any, error: BaseException, future: SmartFuture[Any] | None = None, shared: int = 1
+    ) -> None:
+        """An item has failed; so many items shared the call behind the future."""
         _describe(error, index, item)
         errors = self.plan.options.errors
         if errors == "return":
-            worker, duration = (None, None) if future is None else _where(future)
+            worker, duration = (None, None) if future is None else _where(future, shared)
             self.results.add(index, 1, (Outcome(index, item, None, error, worker, duration),))
         elif errors == "finish":
             self.results.add(index, 1, ())
@@ -470,11 +472,12 @@ def _is_bad(item: _Item | Chunk) -> bool:
     return not item.future._succeeded()
 
 
-def _where(future: SmartFuture[Any]) -> tuple[str | None, float | None]:
-    """Who ran a call, and for how long."""
+def _where(future: SmartFuture[Any], shared: int) -> tuple[str | None, float | None]:
+    """Who ran an item, and for how long: one of so many that shared a call."""
     source = future._source
     if isinstance(source, Call):
-        return None if source.worker is None else str(source.worker), source.duration
+        duration = None if source.duration is None else source.duration / shared
+        return None if source.worker is None else str(source.worker), duration
     return future.info.worker, None
 
 

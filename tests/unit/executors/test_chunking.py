@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,17 @@ async def test_failure_is_one_item_s(pool: ProcessExecutor) -> None:
     assert isinstance(outcomes[BAD].error, mapjobs.ItemError)
     assert outcomes[BAD].error.seq_index == BAD  # type: ignore[attr-defined]
     assert all(outcome.worker for outcome in outcomes)
+
+
+async def test_items_share_the_time_of_their_chunk() -> None:
+    """What items of one worker took, taken together, is no more than what there was."""
+    async with ProcessExecutor(1, engine="resident") as pool:
+        began = time.monotonic()
+        outcomes = await pool.map(abs, range(1000), chunksize=100, errors="return")
+        elapsed = time.monotonic() - began
+    durations = [outcome.duration for outcome in outcomes if outcome.duration is not None]
+    assert len(durations) == 1000
+    assert 0 < sum(durations) <= elapsed
 
 
 @pytest.mark.parametrize("errors", ["raise", "finish"])
