@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from .loops import at_home
 __all__ = ["Clock", "ForItem", "Limit", "Ticket", "admitted"]
 
 MAX_IDLE = 1000
-"""So many gates that nobody uses are remembered before they are swept."""
+"""So many gates there may be before those that nobody uses are swept; and then twice as many as were left."""
 
 
 class Clock(Protocol):
@@ -92,6 +92,7 @@ class Limit:
         self._clock = clock
         self._lock = threading.Lock()
         self._gates: dict[Hashable, _Gate] = {}
+        self._most_gates = MAX_IDLE
 
     def admit(self, *args: Any, **kwargs: Any) -> _Admission:
         """Wait until the limit admits one, and hold a place until the end of ``async with``.
@@ -162,10 +163,11 @@ class Limit:
         return time.monotonic() if self._clock is None else self._clock.time()
 
     def _sweep(self) -> None:
-        """Forget gates that are as good as new."""
-        if len(self._gates) >= MAX_IDLE:
+        """Forget gates that are as good as new, now and then: each time all of them are looked at."""
+        if len(self._gates) >= self._most_gates:
             now = self._now()
             self._gates = {key: gate for key, gate in self._gates.items() if not gate.is_idle(now)}
+            self._most_gates = max(MAX_IDLE, 2 * len(self._gates))
 
 
 class ForItem:
@@ -227,7 +229,7 @@ class _Gate:
         self.key = key
         self.limit = limit
         self._running = 0
-        self._waiting: deque[Ticket] = deque()
+        self._waiting: OrderedDict[Ticket, None] = OrderedDict()
         self._free_at = -math.inf
         """When the bucket will be, or was, full: each start moves it by the pace."""
         self._paused_until = -math.inf
@@ -246,7 +248,7 @@ class _Gate:
         if not self._waiting and self._opens_at(now) <= now:
             self._pass(ticket, now)
         else:
-            self._waiting.append(ticket)
+            self._waiting[ticket] = None
             self._arrange_look(now)
 
     def leave(self, ticket: Ticket, error: BaseException | None) -> None:
@@ -255,8 +257,8 @@ class _Gate:
         with limit._lock:
             if ticket.admitted:
                 self._running -= 1
-            elif ticket in self._waiting:
-                self._waiting.remove(ticket)
+            else:
+                self._waiting.pop(ticket, None)
             pause = getattr(error, "retry_after", None)
             if isinstance(pause, (int, float)):
                 self._paused_until = max(self._paused_until, limit._now() + pause)
@@ -267,7 +269,7 @@ class _Gate:
         with self.limit._lock:
             now = self.limit._now()
             while self._waiting and self._opens_at(now) <= now:
-                ticket = self._waiting.popleft()
+                ticket, _ = self._waiting.popitem(last=False)
                 if not ticket.loop.is_closed():
                     self._pass(ticket, now)
                     passed.append(ticket)
