@@ -6,6 +6,7 @@ Workers import this: what takes long to import is imported where it is used.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,12 @@ from typing import Any
 
 PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed."""
+
+
+def name_of(value: object) -> str:
+    """A name for a test's parameter that is the same in every run: without addresses."""
+    text = repr(value)
+    return text if not re.search(r"0x[0-9a-f]+|id='\d+'", text) else getattr(value, "__name__", type(value).__name__)
 
 
 async def until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> Any:
