@@ -48,8 +48,8 @@ class ProcessExecutor(Executor):
 
     Args:
         max_workers: How many processes; ``None`` means the CPUs this process may use.
-        engine: ``"resident"``, ``"anyio"`` (each call is one ``anyio.to_process.run_sync``), or
-            ``None`` for the best one here.
+        engine: ``"resident"``, ``"anyio"`` (each call is one ``anyio.to_process.run_sync``, which runs your script
+            again in each process, so that it needs a ``__main__`` guard), or ``None`` for the best one here.
         threads_per_worker: How many calls each worker runs at a time, in threads.
         initializer: Called once in each worker before its first call.
         env: Environment variables for the workers, or a function of the worker's index that

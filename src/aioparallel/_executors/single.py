@@ -102,7 +102,7 @@ class Single:
                 self._scopes[call] = scope
                 ended = await self._answer(call, index)
         except (anyio.BrokenWorkerProcess, OSError) as error:
-            lost = str(error) or "its process ended"
+            lost = _reason(error)
         except asyncio.CancelledError:
             self._drop(call)
             raise
@@ -158,6 +158,16 @@ class Single:
 
     def _time_up(self, call: Call) -> None:
         self.pool._carry_out(self.run, self.run.ledger.overdue(call))
+
+
+def _reason(error: Exception) -> str:
+    """Why a process went away, as far as AnyIO knows."""
+    if error.__cause__ is not None and "initialization" in str(error):
+        return (
+            f"AnyIO runs the main script again in each process, and there it raised {error.__cause__!r}: put what "
+            "starts the program under `if __name__ == '__main__':`"
+        )
+    return str(error) or "its process ended"
 
 
 def _arguments(call: Call) -> bytes:
