@@ -86,16 +86,23 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
         """End the map, and wait until nothing of it runs. Ending one that has ended does nothing.
 
         Cancellation:
-            Shielded: it ends the map in any case.
+            It ends the map in any case, and waits for that before it is cancelled.
 
         What may still be running:
             A thread that does not return, and an input that hangs.
         """
         self._is_used_up = True
         self._flow.cancel()
-        with anyio.CancelScope(shield=True):
-            while not self._results.closed:
-                await self._results.change()
+        try:
+            await self._ended()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._ended()
+            raise
+
+    async def _ended(self) -> None:
+        while not self._results.closed:
+            await self._results.change()
 
     def __len__(self) -> int:
         total = self._flow.plan.total
