@@ -40,8 +40,8 @@ async def test_grandchildren(opened: Any, log: Log, how: str) -> None:
     """Processes that a call has started end with it, also in sessions of their own and when they were orphaned."""
     pool = await opened(1)
     call = pool.options(timeout=1.5 if how == "timeout" else None).submit(start_children, log)
-    await until(lambda: len(children(log)) == 3)
-    assert all(map(is_alive, children(log)))
+    await until(lambda: len(children(log)) == 3 or call.done())  # on a busy machine time may be up before
+    assert call.done() or all(map(is_alive, children(log)))
     if how == "cancel":
         call.cancel()
         await asyncio.wait([call])
