@@ -153,7 +153,8 @@ class Flow:
             self.results.close()
         elif not self._job.done():
             self._complete = True  # as far as anybody wanted
-            self._job.cancel()
+            if not self._stopping:  # or it would no longer wait for what it has cancelled already
+                self._job.cancel()
 
     async def _run(self) -> None:
         plan = self.plan
