@@ -30,7 +30,7 @@ demo:
 test: test-here test-others
 
 test-here:
-	@.ci/venv $(VENV) test
+	@.ci/venv $(VENV) test,notebook
 	@.ci/pytest $(PYTHON_OF_VENV) $(TESTS) $(ARGS)
 
 test-others: $(OTHER_VERSIONS:%=test-%)

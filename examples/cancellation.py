@@ -17,17 +17,23 @@ def work(folder: str, name: str) -> None:
     time.sleep(60)
 
 
+def pid_of(folder: str, name: str) -> int:
+    """The process that does this work; 0 if that has not begun."""
+    path = Path(folder, name)
+    return int(path.read_text(encoding="ascii") or 0) if path.exists() else 0
+
+
 def is_running(folder: str, name: str) -> bool:
     """Whether the process that did this work is there."""
     try:
-        os.kill(int(Path(folder, name).read_text(encoding="ascii")), 0)
+        pid = pid_of(folder, name)
+        return bool(pid) and os.kill(pid, 0) is None
     except ProcessLookupError:
         return False
-    return True
 
 
 def wait_until_begun(folder: str, name: str) -> None:
-    while not Path(folder, name).exists():
+    while not pid_of(folder, name):
         time.sleep(0.01)
 
 

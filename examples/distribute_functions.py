@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 
 from aioparallel import distribute
 
@@ -42,6 +43,12 @@ def by_hand(numbers1: list[int], numbers2: list[int]) -> int:
 
 
 @distribute(job="compute", workers=2)
+def products(numbers1: list[int], numbers2: list[int]) -> int:
+    """With one of them as a constant, their lengths may differ."""
+    return sum(a * b for a, b in product(numbers1, numbers2))
+
+
+@distribute(job="compute", workers=2)
 def pairs(numbers: list[int], power: int, verbose: bool = True) -> int:
     """Each power gets its run of the numbers."""
     return sum(number**power for number in numbers)
@@ -61,6 +68,7 @@ async def main() -> None:
     numbers = list(range(1000))
     print("batches:", sum(await batches(numbers)) == sum(numbers))
     print("by hand:", await by_hand([[1, 2], [3]], [[4], [5, 6]]))
+    print("one is constant:", sum(await products(numbers, numbers2=[1, 2])) == 3 * sum(numbers))
     print("pairs:", await pairs(numbers, range(1, 5), verbose=False))
 
     try:

@@ -29,6 +29,22 @@ os.environ.update([SESSION])
 PROC = Path("/proc")
 
 
+# What anyio sends to each of its worker processes, to be run again there: pytest, in our case, which takes long.
+sys.modules["__main__"].__dict__.pop("__file__", None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is left of processes of ``anyio.to_process`` complains, from Python 3.12 on, in whichever test it is dropped.
+
+    AnyIO keeps them with their closed loops. Python 3.11, the first that we test with, says nothing, and is strict.
+    """
+    if sys.version_info >= (3, 12):
+        for complaint in ("loop is closed", "unclosed transport", "unclosed file", "subprocess .* is still running"):
+            config.addinivalue_line("filterwarnings", f"ignore:{complaint}:ResourceWarning")
+        closing = "ignore:Exception ignored in. <function BaseSubprocessTransport.__del__"
+        config.addinivalue_line("filterwarnings", f"{closing}:pytest.PytestUnraisableExceptionWarning")
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up first and so torn down last: after the test's other fixtures and its event loop."""

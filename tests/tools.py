@@ -1,14 +1,17 @@
-"""Making the order of things across tasks, threads and processes, without sleeping: gates, and waiting with a deadline."""
+"""Making the order of things across tasks, threads and processes, without sleeping: gates, and waiting with a deadline.
+
+Workers import this: what takes long to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aioparallel._futures.supervisor import Group, Supervisor
@@ -17,8 +20,16 @@ PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed."""
 
 
+def name_of(value: object) -> str:
+    """A name for a test's parameter that is the same in every run: without addresses."""
+    text = repr(value)
+    return text if not re.search(r"0x[0-9a-f]+|id='\d+'", text) else getattr(value, "__name__", type(value).__name__)
+
+
 async def until(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> Any:
     """Wait until the condition holds, while the loop goes on; returns what made it true."""
+    import asyncio
+
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"did not come true within {seconds} s: {what or condition}"
@@ -38,9 +49,14 @@ def wait_for(condition: Callable[[], object], what: str = "", seconds: float = P
 def is_alive(pid: int) -> bool:
     """Whether a process exists and has not ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return _text_of(f"/proc/{pid}/stat").rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 @dataclass(frozen=True)
@@ -59,7 +75,7 @@ class Log:
     @property
     def lines(self) -> list[str]:
         try:
-            return Path(self.path).read_text().splitlines()
+            return _text_of(self.path).splitlines()
         except FileNotFoundError:
             return []
 
@@ -85,7 +101,8 @@ class Gate:
         return os.path.exists(self.path)
 
     def open(self) -> None:
-        Path(self.path).touch()
+        with open(self.path, "w", encoding="utf-8"):
+            pass
 
     def enter(self) -> None:
         Log(f"{self.path}-entered").write(os.getpid())
@@ -105,6 +122,8 @@ def hold(gate: Gate, value: Any = None) -> Any:
 
 async def hold_async(gate: Gate, value: Any = None) -> Any:
     """The same as a coroutine."""
+    import asyncio
+
     gate.enter()
     while not gate.is_open:
         await asyncio.sleep(0.002)

@@ -1,8 +1,10 @@
-"""What contract tests have executors run: plain functions, here where workers can import them."""
+"""What contract tests have executors run: plain functions, here where workers can import them.
+
+They import no asyncio where they need none: it takes longer to import than most tests to run.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import os
 import sys
@@ -44,6 +46,8 @@ def same(value: Any = None) -> Any:
 
 
 async def add_async(x: Any, y: Any) -> Any:
+    import asyncio
+
     await asyncio.sleep(0)
     return x + y
 
@@ -62,6 +66,8 @@ def fail(message: str = "no luck", code: int = 7) -> NoReturn:
 
 
 async def fail_async() -> NoReturn:
+    import asyncio
+
     await asyncio.sleep(0)
     raise JobError("no luck", 7)
 
@@ -110,6 +116,8 @@ def count_to(n: int) -> Iterator[int]:
 
 
 async def count_to_async(n: int) -> AsyncIterator[int]:
+    import asyncio
+
     for i in range(n):
         await asyncio.sleep(0)
         yield i
@@ -149,6 +157,8 @@ def endless(log: Log) -> Iterator[int]:
 
 
 async def endless_async(log: Log) -> AsyncIterator[int]:
+    import asyncio
+
     number = 0
     try:
         while True:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import time
 from typing import Any
 
+import anyio
 import pytest
 
 from aioparallel import CallCancelledError, ExecutorClosedError, SmartFuture, wait_all
@@ -107,9 +110,9 @@ def test_left_open(kind: Kind) -> None:
 
 @every(later)
 def test_left_open_with_calls(kind: Kind, tmp_path: Any) -> None:
-    """A loop that shuts down stops the calls of executors that were left open, and settles every future."""
+    """A loop that shuts down stops the calls of executors that were left open, and settles every future, at once."""
     gate = Gate(str(tmp_path / "gate"))
-    pool = kind.make(1)
+    pool = kind.make(1, grace=90)
 
     async def leave() -> list[SmartFuture[Any]]:
         await pool.start()
@@ -156,6 +159,25 @@ def test_uvloop(kind: Kind) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(use()) == list(range(1, 101))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")
+@every()
+def test_eager_tasks(kind: Kind) -> None:
+    """Executors and maps work where tasks begin in the moment in which they are made, and cancellation does."""
+
+    async def use() -> Any:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        async with kind.make() as pool:
+            slow = pool.submit(kind.fit(jobs.add), "x", "y")
+            with anyio.move_on_after(0):
+                await asyncio.ensure_future(slow)
+            await asyncio.wait([slow])
+            values = await wait_all([pool.submit(kind.fit(jobs.add), n, 1) for n in range(20)])
+            return values + [result async for result in pool.map(kind.fit(jobs.same), range(20))]
+
+    with asyncio.Runner() as runner:
+        assert runner.run(use()) == [*range(1, 21), *range(20)]
 
 
 # Not open
@@ -500,6 +522,7 @@ async def test_threads_that_submit_while_it_closes(kind: Kind) -> None:
             try:
                 while True:
                     futures.append(pool.submit(kind.fit(jobs.same), len(futures)))
+                    time.sleep(0)  # or there are thousands before the loop gets a turn
             except ExecutorClosedError:
                 return
 

@@ -480,11 +480,31 @@ async def test_aclose(kind: Kind, pool: Any) -> None:
     assert await _collect(never) == []
 
 
+@every(lambda kind: kind.later and kind.stops)
+async def test_cancelled_aclose(kind: Kind, pool: Any, gate: Gate) -> None:
+    """``aclose`` that is cancelled ends the map all the same, and is cancelled when that is over."""
+    items = Source()
+    results = pool.map(holding(kind, gate, 0), items)
+    taking = asyncio.ensure_future(anext(results))
+    await until(lambda: gate.entered)
+    closing = asyncio.ensure_future(results.aclose())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+    assert closing.cancelled()
+    assert items.closed
+    assert pool.task_count == 0
+    with pytest.raises(StopAsyncIteration):
+        await taking
+
+
 @every()
 async def test_nothing_is_said_about_a_map_that_is_left(
     kind: Kind, pool: Any, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     """However a map is left, nothing is logged and nobody is warned."""
+    gc.collect()  # earlier tests' garbage may complain
+    recwarn.clear()
     async for _ in pool.map(fit(kind, mapjobs.fail_at, 10**6), AsyncSource()):
         break
     async with pool.map(fit(kind, mapjobs.fail_at, 2), Source(), errors="return") as results:

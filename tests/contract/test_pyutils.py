@@ -6,6 +6,7 @@ The tables are A.1 to A.4 of the survey of seed projects: the decorator, its fut
 from __future__ import annotations
 
 import asyncio
+import atexit
 import copy
 import functools
 import gc
@@ -31,6 +32,7 @@ from aioparallel import (
     PicklingError,
     ProcessExecutor,
     SmartFuture,
+    TaskTimeoutError,
     ThreadExecutor,
     WorkerLostError,
     aclose,
@@ -233,8 +235,29 @@ async def test_failed_argument() -> None:
         await bare(parallelize(fail)("no argument"))
 
 
+async def test_options_of_a_call() -> None:
+    """One call may have other options; they are never mixed with the function's own arguments."""
+
+    @parallelize(method="process")
+    def doze(seconds: float, timeout: float = 0) -> float:
+        time.sleep(seconds)
+        return timeout
+
+    with pytest.raises(TaskTimeoutError):
+        await doze.options(timeout=0.05)(60)
+    assert await doze(0, timeout=7) == 7
+
+
+async def test_calls_register_nothing() -> None:
+    """A call registers nothing to be done at the end of the program; pyutils did so at every call."""
+    assert await bare(1) == 2
+    registered = atexit._ncallbacks()  # type: ignore[attr-defined]
+    await wait_all([bare(n) for n in range(20)])
+    assert atexit._ncallbacks() == registered  # type: ignore[attr-defined]
+
+
 async def test_calls_leave_nothing_behind() -> None:
-    """A call registers nothing for good: its argument is gone when its future is."""
+    """What a call took is not kept: its argument is gone when its future is."""
     argument = Counter(1)
     seen = weakref.ref(argument)
     assert await same(argument) is argument
@@ -435,6 +458,8 @@ CONVERSIONS: list[tuple[str, Callable[[Any], Any], Any]] = [
     ("in", lambda f: "b" in f, "abc"),
     ("not in", lambda f: "d" in f, "abc"),
     ("str", str, "a"),
+    ("bytes", bytes, [1, 2]),
+    ("reversed", lambda f: list(reversed(f)), "abc"),
     ("format", lambda f: f"{f:04d}", 7),
     ("range", lambda f: list(range(f)), 3),
     ("index", lambda f: "abc"[f], 1),
@@ -623,6 +648,14 @@ async def test_wait_all_raises_the_first_failure_in_input_order() -> None:
     assert last.done()
 
 
+async def test_wait_all_with_a_deadline_and_a_heartbeat(event: asyncio.Event) -> None:
+    """``wait_all`` takes the keywords of ``wait_any``: pyutils' had neither timeout nor callback."""
+    beats: list[int] = []
+    with pytest.raises(TimeoutError):
+        await wait_all([held(event, 1)], timeout=0.05, heartbeat=0.01, callback=lambda: beats.append(1))
+    assert beats
+
+
 # A.4: executors
 
 
@@ -666,11 +699,16 @@ async def test_count_after_a_pickling_failure() -> None:
 
 
 async def test_count_with_many_threads() -> None:
-    """The count is right however many threads finish calls at the same time."""
+    """The count is right however many threads submit and finish calls at the same time."""
     async with ThreadExecutor(max_workers=8) as pool:
-        await wait_all([pool.submit(abs, n) for n in range(500)])
+
+        def submit_many() -> list[SmartFuture[int]]:
+            return [pool.submit(abs, n) for n in range(500)]
+
+        submitted = await asyncio.gather(*[asyncio.to_thread(submit_many) for _ in range(4)])
+        await wait_all([future for futures in submitted for future in futures])
         assert pool.task_count == 0
-        assert pool.status().done == 500
+        assert pool.status().done == 2000
 
 
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessExecutor])

@@ -51,6 +51,7 @@ SHOWN = {
         "web, async: ['https://api.example?n=0',",
         "batches: True",
         "by hand: [12, 33]",
+        "one is constant: True",
         "pairs: [31125,",
         "lengths: pairs: sequences of the lengths [3, 2] cannot be distributed together",
     ],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
 import sys
@@ -23,40 +22,21 @@ from aioparallel import (
     wait_all,
 )
 from aioparallel._workers import agents
+from tests.faults.deadly import (
+    begin_and_die,
+    big_result,
+    close_everything,
+    die_once,
+    exit_hard,
+    kill_self,
+    say_and_die,
+    segfault,
+    tick,
+    tick_and_die,
+)
 from tests.tools import Gate, Log, hold, is_alive, until
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-
-
-def kill_self(number: int) -> None:
-    os.kill(os.getpid(), number)
-    time.sleep(60)
-
-
-def segfault() -> None:
-    ctypes.string_at(0)
-
-
-def exit_hard(code: int) -> None:
-    os._exit(code)
-
-
-def close_everything() -> None:
-    """Cut off the connection to the program, as careless daemons do."""
-    os.closerange(3, 256)
-    time.sleep(60)
-
-
-def say_and_die(lines: list[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
-    os.write(2, b"the last word, without an end")
-    os._exit(3)
-
-
-def begin_and_die(log: Log) -> None:
-    log.write(os.getpid())
-    os._exit(1)
 
 
 DEATHS = {
@@ -185,11 +165,6 @@ def gate_free(tmp_path: Path) -> Gate:
     return Gate(str(tmp_path / "free"))
 
 
-def big_result(log: Log, size: int) -> bytearray:
-    log.write(os.getpid())
-    return bytearray(size)
-
-
 async def test_killed_while_sending_a_large_result(opened: Any, log: Log) -> None:
     """A worker that is killed in the middle of a result of 100 MB fails that call only, and half a result is none."""
     pool = await opened(1)
@@ -244,29 +219,12 @@ async def test_poison(opened: Any, log: Log, options: dict[str, Any]) -> None:
     assert await behind == 1
 
 
-def die_once(log: Log) -> int:
-    log.write(os.getpid())
-    if len(log.lines) == 1:
-        os._exit(1)
-    return len(log.lines)
-
-
 async def test_idempotent_call_is_repeated(opened: Any, log: Log) -> None:
     """A call whose caller says that it may happen twice is begun again when its worker is lost."""
     pool = await opened(2)
     call = pool.options(idempotent=True).submit(die_once, log)
     assert await call == 2
     assert call.info.attempts == 2
-
-
-def tick(log: Log, name: int) -> int:
-    log.write(name)
-    return name
-
-
-def tick_and_die(log: Log, name: int) -> None:
-    log.write(name)
-    os._exit(1)
 
 
 async def test_full_queue_survives_deaths(opened: Any, log: Log) -> None:

@@ -57,6 +57,32 @@ def test_script_needs_no_guard(tmp_path: Path) -> None:
     assert run("script.py", cwd=tmp_path) == "top level\ndone\n"
 
 
+def test_script_without_a_guard_on_anyio(tmp_path: Path) -> None:
+    """With the anyio engine a script needs a guard, for AnyIO runs it again in each process: the error says so."""
+    (tmp_path / "script.py").write_text(
+        dedent(
+            """
+            import asyncio
+            from aioparallel import ProcessExecutor, WorkerLostError
+
+            async def main():
+                async with ProcessExecutor(1, engine="anyio") as pool:
+                    try:
+                        await pool.submit(abs, -1)
+                    except WorkerLostError as error:
+                        print(error)
+
+            if __name__ != "__main__":
+                raise RuntimeError("once is enough")
+            asyncio.run(main())
+            """
+        )
+    )
+    said = run("script.py", cwd=tmp_path)
+    assert "RuntimeError('once is enough')" in said
+    assert "if __name__ == '__main__':" in said
+
+
 def test_python_dash_c() -> None:
     """``python -c`` works like a script."""
     assert run("-c", SCRIPT) == "top level\ndone\n"

@@ -16,7 +16,7 @@ import pytest
 
 from aioparallel import CoroutineExecutor, ProcessExecutor, ThreadExecutor, wait_all
 from tests.contract import jobs
-from tests.tools import until
+from tests.tools import Gate, hold, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
@@ -46,7 +46,7 @@ async def growth(rounds: int, one_round: Callable[[], Any]) -> tuple[int, int]:
 
 
 async def test_opening_and_closing_processes() -> None:
-    """A process pool that is opened and closed 100 times leaves no descriptor, no thread and no memory behind."""
+    """A process pool that is opened and closed 40 times leaves no descriptor, no thread and no memory behind."""
     pool = ProcessExecutor(2, engine="resident")
 
     async def use() -> None:
@@ -54,9 +54,9 @@ async def test_opening_and_closing_processes() -> None:
             assert await pool.submit(abs, -1) == 1
 
     threads = threading.active_count()
-    more_descriptors, more_memory = await growth(100, use)
+    more_descriptors, more_memory = await growth(40, use)
     assert more_descriptors <= 0
-    assert more_memory < 4 * MEGABYTE
+    assert more_memory < 2 * MEGABYTE
     await until(lambda: threading.active_count() <= threads)
 
 
@@ -145,15 +145,23 @@ async def test_results(opened: Any) -> None:
     assert more_memory < 15 * MEGABYTE
 
 
-async def test_deaths_and_cancellations(opened: Any) -> None:
+async def test_deaths_and_cancellations(opened: Any, tmp_path: Path) -> None:
     """Workers that are replaced again and again leave no descriptor behind."""
     pool = await opened(2)
+
+    async def both_are_there() -> None:
+        gate = Gate(str(tmp_path / f"gate{len(os.listdir(tmp_path))}"))
+        calls = [pool.submit(hold, gate) for _ in range(2)]
+        await until(lambda: len(set(gate.entered)) == 2)
+        gate.open()
+        await wait_all(calls)
 
     async def use() -> None:
         calls = [pool.submit(os._exit, 1), pool.submit(time.sleep, 1000), pool.submit(abs, -1)]
         await until(lambda: calls[1].info.state == "running")
         calls[1].cancel()
         await asyncio.wait(calls)
+        await both_are_there()
 
     more_descriptors, _ = await growth(20, use)
     assert more_descriptors <= 0

@@ -40,8 +40,8 @@ async def test_grandchildren(opened: Any, log: Log, how: str) -> None:
     """Processes that a call has started end with it, also in sessions of their own and when they were orphaned."""
     pool = await opened(1)
     call = pool.options(timeout=1.5 if how == "timeout" else None).submit(start_children, log)
-    await until(lambda: len(children(log)) == 3)
-    assert all(map(is_alive, children(log)))
+    await until(lambda: len(children(log)) == 3 or call.done())  # on a busy machine time may be up before
+    assert call.done() or all(map(is_alive, children(log)))
     if how == "cancel":
         call.cancel()
         await asyncio.wait([call])
@@ -87,11 +87,12 @@ def fork_and_return(log: Log) -> str:
     return "child" if not pid else "parent"
 
 
-@pytest.mark.xfail(reason="the child goes on as if it were the worker", strict=True)
-async def test_fork_that_returns_twice(opened: Any, log: Log) -> None:
-    """A forked child that comes back from the call does not speak for the worker, nor take calls from it."""
-    pool = await opened(1)
+@pytest.mark.parametrize("threads", [1, 2])
+async def test_fork_that_returns_twice(opened: Any, log: Log, capsys: pytest.CaptureFixture[str], threads: int) -> None:
+    """A forked child that comes back from the call is ended: it neither speaks for the worker nor takes its calls."""
+    pool = await opened(1, threads_per_worker=threads)
     assert await asyncio.wait_for(pool.submit(fork_and_return, log), 20) == "parent"
+    await until(lambda: "use os._exit" in capsys.readouterr().err)
     assert await asyncio.wait_for(wait_all([pool.submit(abs, -n) for n in range(50)]), 20) == list(range(50))
     assert not is_alive(int(log.lines[-1])) or log.lines[-1] == log.lines[0]
 

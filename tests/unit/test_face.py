@@ -5,10 +5,15 @@ from __future__ import annotations
 import ast
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +78,44 @@ def test_unknown_names() -> None:
     """A name that is not public raises the usual AttributeError."""
     with pytest.raises(AttributeError, match="module 'aioparallel' has no attribute 'paralelize'"):
         aioparallel.paralelize  # type: ignore[attr-defined]  # noqa: B018
+
+
+SECTIONS = ("Args", "Returns", "Raises", "Cancellation", "What may still be running", "Example")
+
+
+def callables() -> Iterator[tuple[str, Any]]:
+    """What users call: functions, classes that are no errors or records, and their public methods."""
+    for name in NAMES:
+        value = getattr(aioparallel, name)
+        if not inspect.isclass(value):
+            yield name, value
+        elif not issubclass(value, BaseException | Enum) and not is_dataclass(value):
+            yield name, value
+            methods = {each: vars(value)[each] for each in vars(value) if not each.startswith("_")}
+            yield from ((f"{name}.{each}", fn) for each, fn in methods.items() if inspect.isfunction(fn))
+
+
+def wanted(value: Any) -> Iterator[str]:
+    """The sections that its documentation must have."""
+    if inspect.isclass(value):
+        yield from ("Cancellation", "Example")
+        return
+    signature = inspect.signature(value)
+    if set(signature.parameters) - {"self"}:
+        yield "Args"
+    if signature.return_annotation not in {None, "None"}:
+        yield "Returns"
+    if inspect.iscoroutinefunction(value):
+        yield from ("Cancellation", "What may still be running")
+
+
+@pytest.mark.parametrize(("name", "value"), [pytest.param(*each, id=each[0]) for each in callables()])
+def test_documentation(name: str, value: Any) -> None:
+    """Whatever is called says what it takes, gives and raises, what cancelling does, and what may still be running."""
+    text = inspect.getdoc(value) or ""
+    found = re.findall(f"^({'|'.join(SECTIONS)})::?$", text, re.MULTILINE)
+    assert found == sorted(found, key=SECTIONS.index), "the sections have an order"
+    assert not set(wanted(value)) - set(found)
 
 
 def test_version() -> None:

@@ -12,6 +12,8 @@ from .wire import OK, RAISED
 from .worker import is_coroutine, load_function
 
 _prepared: set[str] = set()
+_before: dict[str, str | None] = {}
+"""What the environment had where the last call's pool has put something else."""
 _loop = Loop()
 
 Setup = tuple[str, dict[str, str], tuple[str, ...], "bytes | None"]
@@ -42,13 +44,25 @@ def run(setup: Setup, who: Who, function: bytes, arguments: bytes) -> tuple[int,
 
 
 def _prepare(key: str, env: dict[str, str], preload: tuple[str, ...], initializer: bytes | None) -> None:
-    os.environ.update(env)
+    _set_environment(env)
     if key not in _prepared:
         for module in preload:
             __import__(module)
         if initializer is not None:
             load_function(initializer)()
         _prepared.add(key)
+
+
+def _set_environment(env: dict[str, str]) -> None:
+    """Pools share the process: what was set for another one is not for us."""
+    for name, value in _before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    _before.clear()
+    _before.update((name, os.environ.get(name)) for name in env)
+    os.environ.update(env)
 
 
 def _pack(value: Any, name: str) -> tuple[int, bytes]:

@@ -30,7 +30,7 @@ from .wire import ANSWER, CALL, FRAME, OK, RAISED, WITHDRAWN, ProtocolError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, NoReturn
 
     Record = tuple[int, int, int, int, int, memoryview, list[memoryview]]
     """Number, id, function, attempt, verb, payload, buffers."""
@@ -180,8 +180,13 @@ class Worker:
         self._logs: Logs | None = None
         self._max_memory: int | None = None
         self._threaded = False
+        self._is_copy = False
 
     # Life
+
+    def forked(self) -> None:
+        """We are not the worker any more, but a copy that a call has forked."""
+        self._is_copy = True
 
     def serve(self) -> None:
         """Take frames until there are no more."""
@@ -270,6 +275,8 @@ class Worker:
                 outbox.add(ANSWER.pack(number, 0, WITHDRAWN, 0, 0), now)
                 continue
             ending, payload, buffers = self._run(record)
+            if self._is_copy:
+                leave()
             flags[number % flag_count] = 0
             then = monotonic()
             head = ANSWER.pack(number, int((then - now) * 1e6), ending, len(buffers), len(payload))
@@ -295,6 +302,8 @@ class Worker:
             number, now = record[0], monotonic()
             withdrawn = self.page.begin(number, now, thread)
             ending, payload, buffers = (WITHDRAWN, b"", []) if withdrawn else self._run(record)
+            if self._is_copy:
+                leave()
             self.page.flag(number, 0)
             head = ANSWER.pack(number, int((monotonic() - now) * 1e6), ending, len(buffers), len(payload))
             self.link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
@@ -357,6 +366,12 @@ class _Unloadable(Exception):
         self.packed = packed
 
 
+def leave() -> NoReturn:
+    """End a forked copy of a worker that comes back from its call: it must not speak for the worker."""
+    os.write(2, b"A child that a call had forked came back from that call, and was ended; use os._exit in it.\n")
+    os._exit(1)
+
+
 def memory_of(pid: int | str) -> int:
     """The memory that a process has now, in bytes; where that is not known, what this one had at most."""
     try:
@@ -399,6 +414,7 @@ def main(folder: str, page_path: str, token: bytes, index: int, serial: int) -> 
     stacks.listen(page_path)
     link = Link(os.path.join(folder, "s"), token)
     worker = Worker(link, Page(page_path), index, folder, serial)
+    os.register_at_fork(after_in_child=worker.forked)
     link.send(wire.HELLO, os.getpid().to_bytes(8, "little"))
     try:
         worker.serve()

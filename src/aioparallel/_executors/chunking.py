@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._child.page import NOTES
 from .._futures.smart import SmartFuture
-from .._model.call import Call, Phase
+from .._model.call import Call
 from .._model.errors import PicklingError, WorkerLostError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Chunk:
     def is_waiting(self) -> bool:
         """Whether it has certainly not begun."""
         source = self.future._source
-        return isinstance(source, Call) and source.phase in {Phase.QUEUED, Phase.PAUSED}
+        return isinstance(source, Call) and source.owner._is_waiting(source)
 
     def land(self, unwanted: bool) -> None:
         """Tell the flow how the items ended; asking for the exception says that it was seen."""
@@ -152,10 +152,11 @@ class Chunk:
             self.flow.all_succeeded(self, values)
             return
         for offset, value in enumerate(values):
+            index, item = self.index + offset, self.items[offset]
             if offset in failures:
-                self.flow.failed(self.index + offset, self.items[offset], failures[offset], self.future)
+                self.flow.failed(index, item, failures[offset], self.future, len(values))
             else:
-                self.flow.one_succeeded(self.index + offset, self.items[offset], value, self.future)
+                self.flow.one_succeeded(index, item, value, self.future, len(values))
 
 
 def map_target(pool: Any, fn: Callable[..., Any], options: MapOptions) -> Any:
@@ -181,4 +182,4 @@ def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options:
         return future
 
     fixed = None if options.chunksize == "auto" else int(options.chunksize)
-    return Chunker(flow, submit, pool._capacity(), fixed, getattr(pool, "chunk_seconds", CHUNK_SECONDS))
+    return Chunker(flow, submit, pool._capacity(), fixed, getattr(pool, "_chunk_seconds", CHUNK_SECONDS))

@@ -31,6 +31,9 @@ class CoroutineExecutor(MappingExecutor):
         max_pending: How many calls may wait for their turn.
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
 
+    Raises:
+        ValueError: ``max_concurrency`` makes no sense.
+
     Cancellation:
         A cancelled call, or one that runs longer than its ``timeout``, gets :exc:`asyncio.CancelledError` where it
         waits, as a cancelled task does, and has ended when its coroutine has. If it still runs ``grace`` seconds
@@ -47,10 +50,10 @@ class CoroutineExecutor(MappingExecutor):
     """
 
     kind = "coroutine"
-    batch = AsyncBatch
-    chunk_seconds = 0.02
+    _batch = AsyncBatch
+    _chunk_seconds = 0.02
     """What a chunk of a map may take is longer than elsewhere, for all calls share one thread's time."""
-    shape = Shape.COROUTINE
+    _shape = Shape.COROUTINE
 
     def __init__(
         self,

@@ -153,7 +153,8 @@ class Flow:
             self.results.close()
         elif not self._job.done():
             self._complete = True  # as far as anybody wanted
-            self._job.cancel()
+            if not self._stopping:  # or it would no longer wait for what it has cancelled already
+                self._job.cancel()
 
     async def _run(self) -> None:
         plan = self.plan
@@ -277,8 +278,12 @@ class Flow:
             self._launch(chunk)
 
     def again(self, index: int, items: Sequence[Any]) -> None:
-        """Send items that were in a chunk, and did not begin there."""
-        if items and not self._stopping and not self._prompt:
+        """Send items that were in a chunk, and did not begin there; if anything may begin at all."""
+        if not items or self._stopping or self._prompt:
+            return
+        if self._first_failed is not None:
+            self.results.add(index, len(items), ())
+        else:
             self._send_chunk(index, tuple(items))
 
     def one_by_one(self, index: int, items: Sequence[Any]) -> None:
@@ -366,10 +371,10 @@ class Flow:
         self.results.notify()
         self.nudge()
 
-    def one_succeeded(self, index: int, item: Any, value: Any, future: SmartFuture[Any]) -> None:
-        """An item has its value."""
+    def one_succeeded(self, index: int, item: Any, value: Any, future: SmartFuture[Any], shared: int = 1) -> None:
+        """An item has its value; so many items shared the call behind the future."""
         if self.plan.options.errors == "return":
-            value = Outcome(index, item, value, None, *_where(future))
+            value = Outcome(index, item, value, None, *_where(future, shared))
         self.results.add(index, 1, (value,))
         self._count(0)
 
@@ -377,17 +382,19 @@ class Flow:
         """The items of a chunk, from its first on, have these values."""
         if self.plan.options.errors == "return":
             for offset, value in enumerate(values):
-                self.one_succeeded(chunk.index + offset, chunk.items[offset], value, chunk.future)
+                self.one_succeeded(chunk.index + offset, chunk.items[offset], value, chunk.future, len(values))
         elif values:
             self.results.add(chunk.index, len(values), values)
             self._count(0, len(values))
 
-    def failed(self, index: int, item: Any, error: BaseException, future: SmartFuture[Any] | None = None) -> None:
-        """An item has failed."""
+    def failed(
+        self, index: int, item: Any, error: BaseException, future: SmartFuture[Any] | None = None, shared: int = 1
+    ) -> None:
+        """An item has failed; so many items shared the call behind the future."""
         _describe(error, index, item)
         errors = self.plan.options.errors
         if errors == "return":
-            worker, duration = (None, None) if future is None else _where(future)
+            worker, duration = (None, None) if future is None else _where(future, shared)
             self.results.add(index, 1, (Outcome(index, item, None, error, worker, duration),))
         elif errors == "finish":
             self.results.add(index, 1, ())
@@ -466,11 +473,12 @@ def _is_bad(item: _Item | Chunk) -> bool:
     return not item.future._succeeded()
 
 
-def _where(future: SmartFuture[Any]) -> tuple[str | None, float | None]:
-    """Who ran a call, and for how long."""
+def _where(future: SmartFuture[Any], shared: int) -> tuple[str | None, float | None]:
+    """Who ran an item, and for how long: one of so many that shared a call."""
     source = future._source
     if isinstance(source, Call):
-        return None if source.worker is None else str(source.worker), source.duration
+        duration = None if source.duration is None else source.duration / shared
+        return None if source.worker is None else str(source.worker), duration
     return future.info.worker, None
 
 

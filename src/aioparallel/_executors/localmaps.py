@@ -44,8 +44,8 @@ class MapTarget:
 class MappingExecutor(LocalExecutor):
     """A local executor whose members take several short items of a map at a time."""
 
-    batch: ClassVar[type[Batch]]
-    shape: ClassVar[Shape]
+    _batch: ClassVar[type[Batch]]
+    _shape: ClassVar[Shape]
 
     def __init__(self, size: int, *, name: str | None, max_pending: float, grace: float) -> None:
         super().__init__(size, name=name, max_pending=max_pending, grace=grace)
@@ -67,7 +67,7 @@ class MappingExecutor(LocalExecutor):
         return MapTarget(bound)
 
     def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
-        return shape_of(fn) is self.shape
+        return shape_of(fn) is self._shape
 
     def _submit_chunk(
         self,
@@ -88,7 +88,7 @@ class MappingExecutor(LocalExecutor):
         run = self._run
         if run is None or run.closing:
             raise self._closed()
-        batch = self.batch(target.fn, function_name(fn), items, stop_at_failure)
+        batch = self._batch(target.fn, function_name(fn), items, stop_at_failure)
         call = Call(self, batch, (), {}, options)
         call.context = copy_context()
         future: SmartFuture[Ended] = SmartFuture(call, run.loop)

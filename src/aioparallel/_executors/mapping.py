@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import anyio
 
 from .._futures.loops import running_loop
-from .._model.call import function_name
+from .._model.call import function_name, plain_function
 from .._model.options import CallOptions
 from .._model.shapes import shape_of
 from .flow import Flow, Plan, Runner
@@ -83,12 +83,26 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the map, and wait until nothing of it runs. Ending one that has ended does nothing."""
+        """End the map, and wait until nothing of it runs. Ending one that has ended does nothing.
+
+        Cancellation:
+            It ends the map in any case, and waits for that before it is cancelled.
+
+        What may still be running:
+            A thread that does not return, and an input that hangs.
+        """
         self._is_used_up = True
         self._flow.cancel()
-        with anyio.CancelScope(shield=True):
-            while not self._results.closed:
-                await self._results.change()
+        try:
+            await self._ended()
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await self._ended()
+            raise
+
+    async def _ended(self) -> None:
+        while not self._results.closed:
+            await self._results.change()
 
     def __len__(self) -> int:
         total = self._flow.plan.total
@@ -181,7 +195,7 @@ def make_map(
     Raises:
         TypeError: ``fn`` cannot be called or makes generators; ``items`` cannot be iterated over.
     """
-    fn = getattr(fn, "_aioparallel_plain", fn)
+    fn = plain_function(fn)
     if not callable(fn):
         raise TypeError(f"expected a function to call for each item, got {fn!r}")
     if shape_of(fn).is_stream:

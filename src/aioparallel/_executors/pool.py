@@ -85,11 +85,26 @@ class Run:
 class Executor(ABC):
     """What all executors share: life cycle, ``submit``, options and status.
 
+    It is for annotations, and for asking what something is; programs make one of the kinds.
+
     Args:
         name: Seen in errors, logs and :meth:`status`.
         max_pending: How many calls may wait for a worker; ``submit`` raises
             :exc:`~aioparallel.PoolFullError` beyond that, :meth:`submit_wait` waits.
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
+
+    Cancellation:
+        Of the body of ``async with``: cancels what was submitted, and waits until it has stopped. An exception in the
+        body does the same; otherwise leaving the block waits for what was submitted.
+
+    What may still be running:
+        After :meth:`aclose`, or the end of ``async with``: nothing, but for threads that do not return.
+
+    Example:
+        ::
+
+            def crunch_all(pool: Executor) -> list[SmartFuture[int]]:
+                return [pool.submit(crunch, n) for n in range(10)]
     """
 
     kind: str
@@ -119,6 +134,16 @@ class Executor(ABC):
 
         Cancellation:
             Closes the executor again, and waits for that.
+
+        What may still be running:
+            The executor's workers, until :meth:`aclose`; or until the event loop shuts down, which ends them too.
+
+        Example:
+            ::
+
+                pool = await ProcessExecutor(4).start()  # where `async with` does not fit: fixtures, notebook cells
+                ...
+                await pool.aclose()
         """
         run = self._ensure_open()
         try:
@@ -163,6 +188,12 @@ class Executor(ABC):
 
         Returns:
             Whether it is closed now.
+
+        Cancellation:
+            As for :meth:`aclose`.
+
+        What may still be running:
+            All that runs, if it returned ``False``; otherwise nothing.
         """
         if self._run is not None and not self._run.idle:
             return False
@@ -183,6 +214,11 @@ class Executor(ABC):
         Futures among the arguments, at any depth of list, tuple, dict and set, are awaited
         first. May be used from any thread.
 
+        Args:
+            fn: The function.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments: all of them, for options of the call go to :meth:`options`.
+
         Returns:
             The call's future.
 
@@ -190,6 +226,19 @@ class Executor(ABC):
             PicklingError: Something cannot travel to the worker; names what and where.
             PoolFullError: ``max_pending`` calls wait already.
             ExecutorClosedError: The executor is not open.
+            TypeError: ``fn`` is no function, or none that this executor can run; says which can.
+
+        Cancellation:
+            Of the future, or of its last awaiter: a queued call never begins, a running one is stopped.
+
+        What may still be running:
+            The call, although nobody awaits it: it runs to its end, and a failure that nobody saw is logged.
+
+        Example:
+            ::
+
+                power = pool.submit(pow, 2, 100)
+                print(await power)
         """
         return self._submit(plain_function(fn), args, kwargs, DEFAULT_OPTIONS)
 
@@ -202,8 +251,30 @@ class Executor(ABC):
     async def submit_wait(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
         """Like :meth:`submit`, but wait for room when ``max_pending`` calls are waiting.
 
+        Those who wait get room in the order in which they came.
+
+        Args:
+            fn: The function.
+            *args: Its positional arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            The call's future: to be awaited in its turn.
+
+        Raises:
+            PicklingError, ExecutorClosedError, TypeError: As for :meth:`submit`.
+
         Cancellation:
             Before the call is handed over: nothing was submitted.
+
+        What may still be running:
+            As for :meth:`submit`.
+
+        Example:
+            ::
+
+                async for url in endless:
+                    calls.append(await pool.submit_wait(fetch, url))  # never more than max_pending wait
         """
         return await self._submit_wait(plain_function(fn), args, kwargs, DEFAULT_OPTIONS)
 
@@ -212,20 +283,51 @@ class Executor(ABC):
 
         Args:
             **options: Any of ``timeout`` (seconds from the start of execution), ``retry``,
-                ``idempotent``, ``priority`` and ``limit``.
+                ``idempotent``, ``priority``, ``limit`` and ``name``.
+
+        Returns:
+            A view with ``submit``, ``submit_wait``, ``map`` and ``options``. It may be kept, and made before the
+            executor is open.
 
         Raises:
             TypeError, ValueError: There is no such option, or its value makes no sense.
+
+        Example:
+            ::
+
+                careful = pool.options(timeout=5, retry=Retry(2), idempotent=True)
+                await careful.submit(fetch, url)
         """
         return View(self, DEFAULT_OPTIONS.changed(**options))
 
     def map(
         self, fn: Callable[..., Any], items: Any, /, *, errors: Errors = "raise", **options: Unpack[MapKeywords]
     ) -> ParallelMap[Any]:
-        """Call ``fn`` for each of the items, lazily; see :func:`aioparallel.parmap` for the keywords.
+        """Call ``fn`` for each of the items, lazily.
+
+        Args:
+            fn: The function.
+            items: The input, plain or async; not touched before the map begins.
+            errors: ``"raise"``, ``"finish"`` or ``"return"``: what becomes of a failure (see :func:`parmap`).
+            **options: The other keywords of :func:`parmap`, but for those that choose an executor.
 
         Returns:
             The results: an async iterator, an awaitable (of a list), and an async context manager.
+
+        Raises:
+            TypeError, ValueError: An argument makes no sense; raised at once.
+
+        Cancellation:
+            See :class:`ParallelMap`.
+
+        What may still be running:
+            See :class:`ParallelMap`.
+
+        Example:
+            ::
+
+                async for page in pool.map(fetch, urls, ordered=False):
+                    ...
         """
         return self._map(fn, items, {"errors": errors, **options}, DEFAULT_OPTIONS)
 
@@ -238,7 +340,11 @@ class Executor(ABC):
         return 0 if run is None else run.pending + run.ledger.placed + len(run.waiting)
 
     def status(self) -> PoolStatus:
-        """How the executor stands; only looks."""
+        """How the executor stands; only looks.
+
+        Returns:
+            A frozen record: workers, calls by state, how long they take, deaths.
+        """
         ledger = Ledger() if self._run is None else self._run.ledger
         running = ledger.running
         waiting = 0 if self._run is None else len(self._run.waiting) + len(self._run.arriving)

@@ -6,19 +6,19 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .._child.cpus import available_cpus
-from .._child.page import MAX_THREADS
 from .._model.call import Call, function_name
 from .._model.errors import WorkerStartError
 from .._model.options import CallOptions
 from .._policy.ledger import Ledger
 from .._policy.seats import Seat
 from .._policy.steps import Spawn
-from .._workers import logs
 from .._workers.shipping import Function
+from .environment import Environment, blas_limits, variables_of
+from .mapoptions import checked_count
 from .pool import Run
 from .processes import ProcessPool
 from .resident import Resident
@@ -29,16 +29,6 @@ __all__ = ["ProcessExecutor"]
 
 _log = logging.getLogger("aioparallel")
 
-BLAS_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-
-Environment = Mapping[str, str] | Callable[[int], Mapping[str, str]]
-
 
 class ProcessExecutor(ProcessPool):
     """Runs calls in worker processes that stay, and are replaced when they die.
@@ -48,12 +38,12 @@ class ProcessExecutor(ProcessPool):
 
     Args:
         max_workers: How many processes; ``None`` means the CPUs this process may use.
-        engine: ``"resident"``, ``"anyio"`` (each call is one ``anyio.to_process.run_sync``), or
-            ``None`` for the best one here.
+        engine: ``"resident"``, ``"anyio"`` (each call is one ``anyio.to_process.run_sync``, which runs your script
+            again in each process, so that it needs a ``__main__`` guard), or ``None`` for the best one here.
         threads_per_worker: How many calls each worker runs at a time, in threads.
         initializer: Called once in each worker before its first call.
         env: Environment variables for the workers, or a function of the worker's index that
-            returns them. They are set before anything is imported.
+            returns them. They are set before anything is imported; numbers become text.
         preload: Names of modules that each worker imports before its first call.
         min_workers: Start so many workers (at least one), the others when calls wait for one, and end those
             that have nothing to do. ``None``: all of them are started at once, and stay.
@@ -64,6 +54,18 @@ class ProcessExecutor(ProcessPool):
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
         name: Seen in errors, logs and :meth:`status`.
         max_pending: How many calls may wait for a worker.
+
+    Raises:
+        TypeError, ValueError: An option makes no sense.
+
+    Cancellation:
+        A cancelled call, or one that runs longer than its ``timeout``, is killed with its worker process and all that
+        this has started, and the worker is replaced; calls beside it lose nothing. With ``threads_per_worker > 1`` a
+        call cannot be killed alone: a cancelled one is asked to stop (:func:`check_cancelled`), and an overdue one
+        takes its worker along.
+
+    What may still be running:
+        Nothing: however this program ends, workers end with it, within a second.
 
     Example:
         ::
@@ -91,35 +93,32 @@ class ProcessExecutor(ProcessPool):
         name: str | None = None,
         max_pending: float = math.inf,
     ) -> None:
-        super().__init__(name=name, max_pending=max_pending, grace=grace)
-        self.max_workers = available_cpus() if max_workers is None else max_workers
+        super().__init__(
+            threads_per_worker=threads_per_worker,
+            initializer=initializer,
+            env=env,
+            preload=preload,
+            max_tasks_per_worker=max_tasks_per_worker,
+            max_rss_per_worker=max_rss_per_worker,
+            name=name,
+            max_pending=max_pending,
+            grace=grace,
+        )
+        cpus = available_cpus() if max_workers is None else max_workers
+        self.max_workers = checked_count("max_workers", cpus)
         self.engine = "anyio" if engine is None and sys.platform == "win32" else engine
-        self.threads_per_worker = threads_per_worker
-        self.initializer = initializer
-        self.env = env
-        self.preload = tuple(preload)
         self.min_workers = min_workers
         self.idle_timeout = idle_timeout
-        self.max_tasks_per_worker = max_tasks_per_worker
-        self.max_rss_per_worker = max_rss_per_worker
         self._workers: Resident | Single | None = None
         self._check()
 
     def _check(self) -> None:
         if self.engine not in (None, "resident", "anyio"):
             raise ValueError(f"engine={self.engine!r}: expected 'resident', 'anyio', or None for the best one here")
-        for option in ("max_workers", "threads_per_worker"):
-            value = getattr(self, option)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{option}={value!r}: expected a whole number of at least 1")
-        if self.threads_per_worker > MAX_THREADS:
-            raise ValueError(f"threads_per_worker={self.threads_per_worker}: at most {MAX_THREADS}")
         if self.min_workers is not None and not 0 <= self.min_workers <= self.max_workers:
             raise ValueError(f"min_workers={self.min_workers!r}: expected a number from 0 to max_workers, or None")
         if not self.idle_timeout > 0:
             raise ValueError(f"idle_timeout={self.idle_timeout!r}: expected seconds, more than 0")
-        if self.initializer is not None and not callable(self.initializer):
-            raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
         unsupported = self.threads_per_worker > 1 or self.max_tasks_per_worker or self.max_rss_per_worker
         if self.engine == "anyio" and unsupported:
             raise ValueError(
@@ -193,23 +192,10 @@ class ProcessExecutor(ProcessPool):
 
     def _setup(self) -> dict[str, Any]:
         """What each worker is told before its first call."""
-        return {
-            "path": [entry or os.getcwd() for entry in sys.path],
-            "argv": list(sys.argv),
-            "host": None,
-            "levels": logs.levels(),
-            "preload": self.preload,
-            "threads": self.threads_per_worker,
-            "max_memory": self.max_rss_per_worker,
-            "initializer": self._packed_initializer(),
-        }
-
-    def _packed_initializer(self) -> bytes | None:
-        return None if self.initializer is None else self._functions.get(self.initializer).packed
+        return {"path": [entry or os.getcwd() for entry in sys.path], "host": None, **self._common_setup()}
 
     def _environment(self, index: int) -> dict[str, str]:
         """The environment of one worker, on top of this process's own."""
-        share = max(1, available_cpus() // self.max_workers)
-        env = {name: str(share) for name in BLAS_VARIABLES if name not in os.environ}
-        chosen = self.env(index) if callable(self.env) else self.env
-        return {**env, **(chosen or {})}
+        limits = blas_limits(available_cpus(), self.max_workers)
+        own = {name: value for name, value in limits.items() if name not in os.environ}
+        return {**own, **variables_of(self.env, index)}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from .._child import wire
+from .._child.page import MAX_THREADS
 from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of
 from .._policy.steps import Halt, Place, Retire
+from .._workers import logs
 from .._workers.shipping import HERE, Function, Functions, Reach, pack_arguments
+from .environment import Environment, checked_environment, checked_modules
+from .mapoptions import checked_count
 from .pool import Executor, Run
 from .stream import Step, Stream
 
@@ -38,12 +43,47 @@ class Hands(Protocol):
 class ProcessPool(Executor):
     """Packs calls for workers that stay; a subclass says which those are."""
 
-    threads_per_worker: int
-
-    def __init__(self, reach: Reach = HERE, *, name: str | None, max_pending: float, grace: float) -> None:
+    def __init__(
+        self,
+        reach: Reach = HERE,
+        *,
+        threads_per_worker: int,
+        initializer: Callable[[], object] | None,
+        env: Environment | None,
+        preload: Sequence[str],
+        max_tasks_per_worker: int | None,
+        max_rss_per_worker: int | None,
+        name: str | None,
+        max_pending: float,
+        grace: float,
+    ) -> None:
         super().__init__(name=name, max_pending=max_pending, grace=grace)
+        self.threads_per_worker = checked_count("threads_per_worker", threads_per_worker)
+        if threads_per_worker > MAX_THREADS:
+            raise ValueError(f"threads_per_worker={threads_per_worker}: at most {MAX_THREADS}")
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer={initializer!r}: expected a function of no arguments")
+        self.initializer = initializer
+        self.env = checked_environment(env)
+        self.preload = checked_modules(preload)
+        self.max_tasks_per_worker = _count_or_none("max_tasks_per_worker", max_tasks_per_worker)
+        self.max_rss_per_worker = _count_or_none("max_rss_per_worker", max_rss_per_worker)
         self._reach = reach
         self._functions = Functions(reach)
+
+    def _common_setup(self) -> dict[str, Any]:
+        """What each worker is told before its first call, wherever it is."""
+        return {
+            "argv": list(sys.argv),
+            "levels": logs.levels(),
+            "preload": self.preload,
+            "threads": self.threads_per_worker,
+            "max_memory": self.max_rss_per_worker,
+            "initializer": self._packed_initializer(),
+        }
+
+    def _packed_initializer(self) -> bytes | None:
+        return None if self.initializer is None else self._functions.get(self.initializer).packed
 
     @property
     @abstractmethod
@@ -149,8 +189,17 @@ class WorkerSteps:
         seat = self._opened._source.worker  # type: ignore[union-attr]
         return self._again(wire.STREAM_CLOSE) if seat in run.ledger.seats else None
 
+    def interrupted(self, step: SmartFuture[Step]) -> None:
+        """A step that began took its worker along, or was reported; one that never did left the generator as it was."""
+        if step.cancelled() and not step.info.attempts:
+            self.close()
+
     def _again(self, verb: int) -> SmartFuture[Any]:
         assert self._opened is not None, "it was begun"
         opened = self._opened._source
         assert isinstance(opened, Call), "the pool made that future"
         return self._pool._submit(self._fn, (self._opened.id,), {}, self._options, verb=verb, pin=opened.worker)
+
+
+def _count_or_none(name: str, value: int | None) -> int | None:
+    return None if value is None else checked_count(name, value)

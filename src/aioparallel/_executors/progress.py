@@ -6,6 +6,8 @@ is captured.
 
 from __future__ import annotations
 
+import contextlib
+import html
 import importlib.util
 import sys
 import time
@@ -85,8 +87,7 @@ def reporter(wish: Any, name: str, total: int | None) -> Reporter | None:
     if wish is False or wish is None:
         return None
     if wish is True or isinstance(wish, str):
-        label = name if wish is True else wish
-        return _RichBar(_board, label, total) if _rich_is_there() else Lines(label, total)
+        return _bar(name if wish is True else wish, total)
     if hasattr(wish, "add_task") and hasattr(wish, "advance"):
         return _RichBar(_Borrowed(wish), name, total)
     if hasattr(wish, "update") and hasattr(wish, "n" if not isinstance(wish, type) else "set_postfix"):
@@ -96,10 +97,26 @@ def reporter(wish: Any, name: str, total: int | None) -> Reporter | None:
     raise TypeError(f"progress={wish!r}: expected True, a label, a callable, or an object of tqdm or rich")
 
 
-def _rich_is_there() -> bool:
-    """Whether a bar can be drawn: on a terminal, or in a notebook."""
-    drawable = (sys.stderr is not None and sys.stderr.isatty()) or "ipykernel" in sys.modules
-    return drawable and importlib.util.find_spec("rich") is not None
+def _bar(label: str, total: int | None) -> Reporter:
+    """The best that can be drawn here."""
+    if _is_notebook():
+        return _CellBar(label, total)
+    if _is_terminal() and importlib.util.find_spec("rich") is not None:
+        return _RichBar(_board, label, total)
+    return Lines(label, total)
+
+
+def _is_notebook() -> bool:
+    """Whether this is the kernel of a notebook: only there IPython's shell has one."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:  # it was closed
+        return False
 
 
 class _Told(Reporter):
@@ -140,33 +157,49 @@ class _Tqdm(Reporter):
             self._bar.close()
 
 
-class Lines(Reporter):
-    """Plain lines, few of them: where there is no terminal they end up in a log.
+class _Paced(Reporter):
+    """Draws now and then, and at the end.
 
     Args:
-        label: The beginning of each line.
+        label: What stands in front.
         total: How many items there are, if that is known.
+        seconds: Draw at most once in so many.
         clock: Seconds, as :func:`time.monotonic` gives them.
     """
 
-    def __init__(self, label: str, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, label: str, total: int | None, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(total, clock)
         self._label = label
-        self._next = self._began + LINE_SECONDS
+        self._seconds = seconds
+        self._next = self._began + seconds
 
     def show(self, ended: int) -> None:
         now = self._clock()
         if now >= self._next and self.done != self.total:
-            self._next = now + LINE_SECONDS
-            self._print()
+            self._next = now + self._seconds
+            self._draw()
 
     def close(self) -> None:
-        self._print()
+        self._draw()
 
-    def _print(self) -> None:
+    @abstractmethod
+    def _draw(self) -> None:
+        """Show how far it is now."""
+
+
+class Lines(_Paced):
+    """Plain lines, few of them: where there is no terminal they end up in a log."""
+
+    def __init__(self, label: str, total: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(label, total, LINE_SECONDS, clock)
+
+    def _draw(self) -> None:
         if sys.stderr is not None:
-            sys.stderr.write(f"{self._label}: {line(self.progress())}\n")
-            sys.stderr.flush()
+            with contextlib.suppress(OSError, ValueError):  # it is full, broken or closed: no reason for a map to fail
+                sys.stderr.write(f"{self._label}: {line(self.progress())}\n")
+                sys.stderr.flush()
 
 
 def line(progress: Progress) -> str:
@@ -188,25 +221,40 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-class _RichBar(Reporter):
+class _CellBar(_Paced):
+    """A bar among the output of a notebook's cell. It needs no widgets."""
+
+    def __init__(self, label: str, total: int | None) -> None:
+        super().__init__(label, total, DRAW_SECONDS)
+        self._closed = False
+        display: Any = importlib.import_module("IPython.display")
+        self._handle = display.display(self._picture(), raw=True, display_id=True)
+
+    def close(self) -> None:
+        self._closed = True
+        super().close()
+
+    def _draw(self) -> None:
+        self._handle.update(self._picture(), raw=True)
+
+    def _picture(self) -> dict[str, str]:
+        text = f"{self._label}: {line(self.progress())}"
+        most = self.total or (max(1, self.done) if self._closed else None)
+        bar = "<progress></progress>" if most is None else f'<progress value="{self.done}" max="{most}"></progress>'
+        return {"text/plain": text, "text/html": f"{bar} {html.escape(text)}"}
+
+
+class _RichBar(_Paced):
     """A line of a rich progress display."""
 
     def __init__(self, board: _Board | _Borrowed, label: str, total: int | None) -> None:
-        super().__init__(total)
+        super().__init__(label, total, DRAW_SECONDS)
         self._board = board
-        self._label = label
         self._display = board.open()
         self._task = self._display.add_task(label, total=total, rate="")
-        self._next = 0.0
-
-    def show(self, ended: int) -> None:
-        now = self._clock()
-        if now >= self._next:
-            self._next = now + DRAW_SECONDS
-            self._draw()
 
     def close(self) -> None:
-        self._draw()
+        super().close()
         self._board.close()
 
     def _draw(self) -> None:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import math
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .._child.boot import boot_id
-from .._child.page import MAX_THREADS
 from .._model.call import Call
 from .._model.hosts import Hello, Host
 from .._policy.ledger import Ledger
 from .._policy.placement import AnyPolicy, WeightedRandom, placement_for
 from .._policy.steps import Spawn, Suspend
-from .._workers import logs
 from .._workers.modules import Modules
 from .._workers.shipping import Reach
+from .environment import Environment, blas_limits, variables_of
 from .fleet import Fleet, HostStatus
 from .local import group_of
-from .mapoptions import checked_count
 from .pool import Run
-from .process import BLAS_VARIABLES
 from .processes import ProcessPool
 
 if TYPE_CHECKING:
@@ -34,8 +30,6 @@ __all__ = ["RemoteExecutor"]
 EDIT_SECONDS = 0.5
 """So often it is looked, while calls come, whether modules were edited."""
 QUICK = 0.005
-
-Environment = Mapping[str, str] | Callable[[int], Mapping[str, str]]
 
 
 class RemoteExecutor(ProcessPool):
@@ -98,15 +92,20 @@ class RemoteExecutor(ProcessPool):
         max_pending: float = math.inf,
     ) -> None:
         self._modules = Modules()
-        super().__init__(Reach(self._modules.reaches), name=name, max_pending=max_pending, grace=grace)
+        super().__init__(
+            Reach(self._modules.reaches),
+            threads_per_worker=threads_per_worker,
+            initializer=initializer,
+            env=env,
+            preload=preload,
+            max_tasks_per_worker=max_tasks_per_worker,
+            max_rss_per_worker=max_rss_per_worker,
+            name=name,
+            max_pending=max_pending,
+            grace=grace,
+        )
         self._hosts = _checked_hosts(hosts)
         self.policy = policy if policy is not None else WeightedRandom()
-        self.threads_per_worker = checked_count("threads_per_worker", threads_per_worker)
-        self.initializer = initializer
-        self.env = env
-        self.preload = tuple(preload)
-        self.max_tasks_per_worker = max_tasks_per_worker
-        self.max_rss_per_worker = max_rss_per_worker
         self.lease = lease
         self.patience = patience
         self._ssh = ssh
@@ -117,10 +116,6 @@ class RemoteExecutor(ProcessPool):
 
     def _check(self) -> None:
         placement_for(self.policy)  # it refuses nonsense
-        if self.threads_per_worker > MAX_THREADS:
-            raise ValueError(f"threads_per_worker={self.threads_per_worker}: at most {MAX_THREADS}")
-        if self.initializer is not None and not callable(self.initializer):
-            raise TypeError(f"initializer={self.initializer!r}: expected a function of no arguments")
         for option in ("lease", "patience"):
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -250,25 +245,11 @@ class RemoteExecutor(ProcessPool):
 
     def _setup(self, host: Host) -> dict[str, Any]:
         """What each worker of a host is told before its first call."""
-        return {
-            "path": None,
-            "argv": list(sys.argv),
-            "host": host.name,
-            "levels": logs.levels(),
-            "preload": self.preload,
-            "threads": self.threads_per_worker,
-            "max_memory": self.max_rss_per_worker,
-            "initializer": self._packed_initializer(),
-        }
-
-    def _packed_initializer(self) -> bytes | None:
-        return None if self.initializer is None else self._functions.get(self.initializer).packed
+        return {"path": None, "host": host.name, **self._common_setup()}
 
     def _environment(self, index: int, cpus: int, slots: int) -> dict[str, str]:
         """The environment of one worker, on top of its host's own."""
-        env = {name: str(max(1, cpus // slots)) for name in BLAS_VARIABLES}
-        chosen = self.env(index) if callable(self.env) else self.env
-        return {**env, **(chosen or {})}
+        return {**blas_limits(cpus, slots), **variables_of(self.env, index)}
 
 
 def _checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:

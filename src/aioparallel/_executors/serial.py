@@ -33,6 +33,9 @@ class SerialExecutor(LocalExecutor):
     Cancellation:
         A plain function cannot be cancelled, except by itself. Its ``timeout`` is looked at when it has returned.
 
+    What may still be running:
+        Nothing.
+
     Example:
         ::
 

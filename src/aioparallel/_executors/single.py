@@ -44,6 +44,7 @@ class Single:
         self._scopes: dict[Call, anyio.CancelScope] = {}
         self._calls: asyncio.Queue[Call] = asyncio.Queue()
         self._initializer = pool._packed_initializer()
+        self._environments = [pool._environment(index) for index in range(pool.max_workers)]
 
     async def populate(self) -> None:
         """Start the tasks; anyio starts a process when a call needs one."""
@@ -80,12 +81,17 @@ class Single:
 
     async def _serve(self, index: int) -> None:
         """Run one call after the other."""
-        while True:
-            call = await self._calls.get()
-            if call.stop is None:
-                await self._run(call, index)
-            else:  # it was stopped in the turn in which it was placed
-                self._answered(call, Ending.WITHDRAWN, None)
+        try:
+            while True:
+                call = await self._calls.get()
+                if call.stop is None:
+                    await self._run(call, index)
+                else:  # it was stopped in the turn in which it was placed
+                    self._answered(call, Ending.WITHDRAWN, None)
+        finally:  # the pool has ended, or its loop shuts down and cancels all tasks, of which we happen to be the first
+            self._seat.width = 0
+            while not self._calls.empty():
+                self._drop(self._calls.get_nowait())
 
     async def _run(self, call: Call, index: int) -> None:
         call.begun_at = time.time()
@@ -97,7 +103,10 @@ class Single:
                 self._scopes[call] = scope
                 ended = await self._answer(call, index)
         except (anyio.BrokenWorkerProcess, OSError) as error:
-            lost = str(error) or "its process ended"
+            lost = _reason(error)
+        except asyncio.CancelledError:
+            self._drop(call)
+            raise
         finally:
             del self._scopes[call]
             if timer is not None:
@@ -109,7 +118,7 @@ class Single:
 
     async def _answer(self, call: Call, index: int) -> tuple[Ending, Any]:
         who = (call.future.id, call.name, call.attempts, index)
-        setup = (self._key, self.pool._environment(index), self.pool.preload, self._initializer)
+        setup = (self._key, self._environments[index], self.pool.preload, self._initializer)
         ending, payload = await anyio.to_process.run_sync(
             single.run, setup, who, call.function.packed, _arguments(call), cancellable=True, limiter=self._limiter
         )
@@ -138,12 +147,28 @@ class Single:
         self.pool._carry_out(self.run, self.run.ledger.lost(self._seat, call, error, time.time()))
         self.pool._pump(self.run)
 
+    def _drop(self, call: Call) -> None:
+        """Cancel a call that nobody will run any more."""
+        ledger = self.run.ledger
+        ledger.cancel(call)
+        self.pool._carry_out(self.run, ledger.lost(self._seat, call, WorkerLostError(), time.time()))
+
     def _set_timer(self, call: Call) -> Any:
         timeout = call.options.timeout
         return None if timeout is None else self.run.loop.call_later(timeout, self._time_up, call)
 
     def _time_up(self, call: Call) -> None:
         self.pool._carry_out(self.run, self.run.ledger.overdue(call))
+
+
+def _reason(error: Exception) -> str:
+    """Why a process went away, as far as AnyIO knows."""
+    if error.__cause__ is not None and "initialization" in str(error):
+        return (
+            f"AnyIO runs the main script again in each process, and there it raised {error.__cause__!r}: put what "
+            "starts the program under `if __name__ == '__main__':`"
+        )
+    return str(error) or "its process ended"
 
 
 def _arguments(call: Call) -> bytes:

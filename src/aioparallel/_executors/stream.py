@@ -9,6 +9,7 @@ steps.
 from __future__ import annotations
 
 import asyncio
+import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -44,6 +45,10 @@ class Stepper(Protocol):
         """Close the generator, if it was begun and has not ended."""
         ...
 
+    def interrupted(self, step: SmartFuture[Step]) -> None:
+        """A step was cancelled, or failed as a whole: close what may be left of the generator."""
+        ...
+
 
 class Stream(Generic[T]):
     """The items that a generator makes on an executor: ``async for item in f(...)``.
@@ -57,7 +62,18 @@ class Stream(Generic[T]):
 
     What may still be running:
         Nothing once the stream has ended, was left by ``async with``, or ``aclose`` returned. A stream that
-        is dropped half-way is closed soon.
+        is dropped half-way is closed soon. A generator in a thread cannot be stopped while it makes an item: if it
+        was cancelled there, it is closed when it yields.
+
+    Example:
+        ::
+
+            @parallelize(method="process")
+            def rows(path: str) -> Iterator[Row]: ...
+
+            async with rows("large.csv") as stream:
+                async for row in stream:
+                    ...
     """
 
     def __init__(self, stepper: Stepper, name: str) -> None:
@@ -73,7 +89,17 @@ class Stream(Generic[T]):
         return await self._core.next()  # type: ignore[no-any-return]
 
     async def aclose(self) -> None:
-        """Close the generator where it lives, and wait until it has closed."""
+        """Close the generator where it lives, and wait until it has closed.
+
+        Raises:
+            Exception: What closing it raised.
+
+        Cancellation:
+            Stops the generator's clean-up as it would stop a call.
+
+        What may still be running:
+            A step in a thread, if one was cancelled there: it closes the generator when that yields.
+        """
         self._finalizer.detach()
         closing = self._core.close()
         if closing is not None:
@@ -121,8 +147,7 @@ class _Core:
             items, ended, self._error = await step
             self._items.extend(items)
         except BaseException:
-            if step.cancelled() and not step.info.attempts:
-                self._stepper.close()  # the step never began, so the generator is as it was
+            self._stepper.interrupted(step)
             raise
         finally:
             self._busy = False
@@ -165,6 +190,11 @@ class LocalSteps:
         self._is_async = shape_of(fn) is Shape.ASYNC_GENERATOR
         self._context = copy_context()
         self._generator: Any = None
+        self._lock = threading.Lock()
+        self._stepping = False
+        """Whether a step is in the generator, which nobody else may touch then."""
+        self._unwanted = False
+        """Whether no step may begin any more, and one that is in the generator closes it."""
 
     def advance(self) -> SmartFuture[Step]:
         """Make some items; the first time, begin."""
@@ -173,9 +203,13 @@ class LocalSteps:
         return self._submit(self._named(step), args, kwargs)
 
     def close(self) -> SmartFuture[Any] | None:
-        """Close the generator, if it was begun."""
-        generator, self._generator = self._generator, None
-        if generator is None:
+        """Close the generator, if it was begun; a step that is in it does that itself."""
+        with self._lock:
+            self._unwanted = True
+            if self._stepping:
+                return None
+            generator, self._generator = self._generator, None
+        if _has_ended(generator):
             return None
         close = generator.aclose if self._is_async else partial(self._context.run, generator.close)
         try:
@@ -183,17 +217,45 @@ class LocalSteps:
         except ExecutorClosedError:
             return None  # and the generator, which nobody refers to any more, closes itself
 
+    def interrupted(self, step: SmartFuture[Step]) -> None:
+        """A thread cannot be stopped, so a step may be in the generator although it was cancelled."""
+        self.close()
+
     def _advance(self, /, *args: Any, **kwargs: Any) -> Step:
         """Every step of a plain generator sees the same context, as it would in a plain loop."""
-        if self._generator is None:
-            self._generator = self._fn(*args, **kwargs)
-        self._context.run(_enter_as, current.get(), occupied())
-        return self._context.run(_advance, self._generator)
+        if not self._enter(args, kwargs):
+            return [], True, None
+        try:
+            self._context.run(_enter_as, current.get(), occupied())
+            return self._context.run(_advance, self._generator)
+        finally:
+            if self._leave():
+                self._context.run(self._generator.close)
 
     async def _advance_async(self, /, *args: Any, **kwargs: Any) -> Step:
-        if self._generator is None:
-            self._generator = self._fn(*args, **kwargs)
-        return await _advance_async(self._generator)
+        if not self._enter(args, kwargs):
+            return [], True, None
+        try:
+            return await _advance_async(self._generator)
+        finally:
+            if self._leave():
+                await self._generator.aclose()
+
+    def _enter(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Begin a step, the first time with a new generator; ``False`` if none is wanted any more."""
+        with self._lock:
+            if self._unwanted:
+                return False
+            if self._generator is None:
+                self._generator = self._fn(*args, **kwargs)
+            self._stepping = True
+        return True
+
+    def _leave(self) -> bool:
+        """End a step; ``True`` if the generator is to be closed now."""
+        with self._lock:
+            self._stepping = False
+            return self._unwanted
 
     def _named(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step under the generator function's name."""
@@ -206,6 +268,11 @@ class LocalSteps:
 
         run.__qualname__ = run_async.__qualname__ = function_name(self._fn)
         return run_async if self._is_async else run
+
+
+def _has_ended(generator: Any) -> bool:
+    """Whether there is nothing to close: a generator that has come to its end has no frame."""
+    return getattr(generator, "gi_frame", None) is None and getattr(generator, "ag_frame", None) is None
 
 
 def _enter_as(call: Current | None, slot: Slot | None) -> None:

@@ -38,6 +38,9 @@ class ThreadExecutor(MappingExecutor):
         initializer: Called once in each thread before its first call.
         finalizer: Called once in each thread after its last call.
 
+    Raises:
+        ValueError: ``max_workers`` makes no sense.
+
     Cancellation:
         A thread cannot be stopped. A call that is cancelled, or runs longer than its ``timeout``, ends at once for
         whoever awaits it, and its result is dropped; its function goes on in its thread, which takes no other call
@@ -55,8 +58,8 @@ class ThreadExecutor(MappingExecutor):
     """
 
     kind = "thread"
-    batch = Batch
-    shape = Shape.PLAIN
+    _batch = Batch
+    _shape = Shape.PLAIN
 
     def __init__(
         self,

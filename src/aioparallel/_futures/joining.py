@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from .._model.errors import NotReadyError
 from .loops import running_loop, soon
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ class Join:
         self._context = copy_context()
         self._loop = loop or running_loop()
         self._pending: dict[SmartFuture[Any], None] = {}
-        here = [future._here(self._loop) for future in futures]
+        try:
+            here = [future._here(self._loop) for future in futures]
+        except NotReadyError as error:  # the loop of one of them was closed
+            self._report(error)
+            return
         failed = next((future for future in here if future.done() and not future._succeeded()), None)
         if failed is None:
             self._pending = dict.fromkeys(future for future in here if not future.done())

@@ -14,7 +14,7 @@ import math
 import threading
 import time
 from asyncio import AbstractEventLoop
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ from .loops import at_home
 __all__ = ["Clock", "ForItem", "Limit", "Ticket", "admitted"]
 
 MAX_IDLE = 1000
-"""So many gates that nobody uses are remembered before they are swept."""
+"""So many gates there may be before those that nobody uses are swept; and then twice as many as were left."""
 
 
 class Clock(Protocol):
@@ -53,6 +53,10 @@ class Limit:
 
     Raises:
         ValueError, TypeError: An argument makes no sense.
+
+    Cancellation:
+        A call that is cancelled while it waits for the limit gives up its place, and one that runs makes room when it
+        has stopped.
 
     Example:
         ::
@@ -88,6 +92,7 @@ class Limit:
         self._clock = clock
         self._lock = threading.Lock()
         self._gates: dict[Hashable, _Gate] = {}
+        self._most_gates = MAX_IDLE
 
     def admit(self, *args: Any, **kwargs: Any) -> _Admission:
         """Wait until the limit admits one, and hold a place until the end of ``async with``.
@@ -95,6 +100,12 @@ class Limit:
         Args:
             *args: What ``key`` gets.
             **kwargs: What ``key`` gets.
+
+        Returns:
+            An async context manager, for one use.
+
+        Raises:
+            Exception: From entering it: what ``key`` raises.
 
         Cancellation:
             While waiting: gives up the place in the queue.
@@ -131,7 +142,14 @@ class Limit:
         return ticket
 
     def for_item(self, item: Any) -> ForItem:
-        """The same limit for the call of a map's item: whatever its arguments, ``key`` gets the item."""
+        """The same limit for the call of a map's item: whatever its arguments, ``key`` gets the item.
+
+        Args:
+            item: The item.
+
+        Returns:
+            What can be requested as the limit itself.
+        """
         return ForItem(self, item)
 
     def __repr__(self) -> str:
@@ -145,10 +163,11 @@ class Limit:
         return time.monotonic() if self._clock is None else self._clock.time()
 
     def _sweep(self) -> None:
-        """Forget gates that are as good as new."""
-        if len(self._gates) >= MAX_IDLE:
+        """Forget gates that are as good as new, now and then: each time all of them are looked at."""
+        if len(self._gates) >= self._most_gates:
             now = self._now()
             self._gates = {key: gate for key, gate in self._gates.items() if not gate.is_idle(now)}
+            self._most_gates = max(MAX_IDLE, 2 * len(self._gates))
 
 
 class ForItem:
@@ -210,12 +229,14 @@ class _Gate:
         self.key = key
         self.limit = limit
         self._running = 0
-        self._waiting: deque[Ticket] = deque()
+        self._waiting: OrderedDict[Ticket, None] = OrderedDict()
         self._free_at = -math.inf
         """When the bucket will be, or was, full: each start moves it by the pace."""
         self._paused_until = -math.inf
         self._timed_at = math.inf
-        """When the next look was arranged for."""
+        """When the next look was arranged for ..."""
+        self._timed_on: AbstractEventLoop | None = None
+        """... and the loop it was arranged on, which may be closed before."""
 
     def is_idle(self, now: float) -> bool:
         """Whether it differs in nothing from a new one."""
@@ -227,7 +248,7 @@ class _Gate:
         if not self._waiting and self._opens_at(now) <= now:
             self._pass(ticket, now)
         else:
-            self._waiting.append(ticket)
+            self._waiting[ticket] = None
             self._arrange_look(now)
 
     def leave(self, ticket: Ticket, error: BaseException | None) -> None:
@@ -236,8 +257,8 @@ class _Gate:
         with limit._lock:
             if ticket.admitted:
                 self._running -= 1
-            elif ticket in self._waiting:
-                self._waiting.remove(ticket)
+            else:
+                self._waiting.pop(ticket, None)
             pause = getattr(error, "retry_after", None)
             if isinstance(pause, (int, float)):
                 self._paused_until = max(self._paused_until, limit._now() + pause)
@@ -248,7 +269,7 @@ class _Gate:
         with self.limit._lock:
             now = self.limit._now()
             while self._waiting and self._opens_at(now) <= now:
-                ticket = self._waiting.popleft()
+                ticket, _ = self._waiting.popitem(last=False)
                 if not ticket.loop.is_closed():
                     self._pass(ticket, now)
                     passed.append(ticket)
@@ -276,9 +297,10 @@ class _Gate:
     def _arrange_look(self, now: float) -> None:
         opens_at = self._opens_at(now)
         ticket = next((ticket for ticket in self._waiting if not ticket.loop.is_closed()), None)
-        if ticket is None or opens_at >= self._timed_at:
+        is_arranged = self._timed_on is not None and not self._timed_on.is_closed() and self._timed_at <= opens_at
+        if ticket is None or opens_at == math.inf or is_arranged:
             return
-        self._timed_at = opens_at
+        self._timed_at, self._timed_on = opens_at, ticket.loop
         clock: Clock = self.limit._clock or ticket.loop
         at_home(ticket.loop, clock.call_later, opens_at - now, self._look_again)
 

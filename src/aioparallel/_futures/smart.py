@@ -141,15 +141,27 @@ class SmartFuture(Operators, Generic[T_co]):
     # -- asking -----------------------------------------------------------------------------------
 
     def done(self) -> bool:
-        """Whether the call has ended: with a value, a failure, or cancelled and really stopped."""
+        """Whether the call has ended: with a value, a failure, or cancelled and really stopped.
+
+        Returns:
+            ``False`` while it waits, runs, or is being stopped.
+        """
         return self._state >= _DONE
 
     def is_ready(self) -> bool:
-        """The same as :meth:`done`."""
+        """The same as :meth:`done`.
+
+        Returns:
+            Whether the value, or what there is instead, can be had without waiting.
+        """
         return self._state >= _DONE
 
     def cancelled(self) -> bool:
-        """Whether the call has ended because somebody cancelled it."""
+        """Whether the call has ended because somebody cancelled it.
+
+        Returns:
+            ``False`` as long as it is still being stopped.
+        """
         return self._state == _CANCELLED
 
     def result(self, timeout: float | None = None) -> T_co:
@@ -161,10 +173,17 @@ class SmartFuture(Operators, Generic[T_co]):
         Args:
             timeout: How long to block, in seconds; ``None`` for as long as it takes.
 
+        Returns:
+            The very object each time.
+
         Raises:
             NotReadyError: The call has not ended, and a loop runs here. Your code's fault: await it first.
             TimeoutError: The call has not ended in time. It runs on.
             CallCancelledError: Somebody cancelled it.
+            Exception: What the call raised.
+
+        What may still be running:
+            The call, after a :exc:`TimeoutError`: whoever blocks is no awaiter.
         """
         if self._state < _DONE:
             self._block(timeout)
@@ -175,6 +194,9 @@ class SmartFuture(Operators, Generic[T_co]):
 
         Args:
             timeout: As for :meth:`result`.
+
+        Returns:
+            The exception itself. Asking for it counts as having seen it: it will not be logged.
 
         Raises:
             NotReadyError: As for :meth:`result`.
@@ -237,6 +259,9 @@ class SmartFuture(Operators, Generic[T_co]):
         Returns:
             Whether it will be cancelled; ``False`` when it is too late. From another thread than
             the loop's, ``True`` says that the wish was passed on.
+
+        What may still be running:
+            The call, until the future is done: ``await asyncio.wait([future])`` waits for that.
         """
         loop = self._loop
         if self._state >= _DONE:
@@ -279,6 +304,9 @@ class SmartFuture(Operators, Generic[T_co]):
     def remove_done_callback(self, fn: Callable[[SmartFuture[T_co]], object]) -> int:
         """Do not call ``fn`` after all.
 
+        Args:
+            fn: What was registered.
+
         Returns:
             How often it was registered; 0 from another thread, where the wish is passed on.
         """
@@ -299,6 +327,14 @@ class SmartFuture(Operators, Generic[T_co]):
 
         Args:
             fn: A plain or an ``async`` function; what it returns is awaited if it can be.
+
+        Returns:
+            A future of what ``fn`` returns.
+
+        Example:
+            ::
+
+                size = fetch(url).then(len)
         """
         derived: SmartFuture[Any] = SmartFuture(None, self._loop or running_loop())
         context = copy_context()

@@ -37,12 +37,18 @@ def later(awaitable: Awaitable[T]) -> T:
     Args:
         awaitable: A coroutine is started at once, as a task.
 
+    Returns:
+        Its future; a :class:`SmartFuture` as it is.
+
     Raises:
         RuntimeError: No event loop runs here.
         TypeError: It cannot be awaited.
 
     Cancellation:
         Cancelling the future, or its last awaiter, cancels the awaitable.
+
+    What may still be running:
+        A coroutine that nobody awaits: it runs to its end, or to that of its loop.
 
     Example::
 

@@ -97,7 +97,7 @@ class Outcome(Generic[T]):
         value: What the function returned, ``None`` if it failed.
         error: What it raised, ``None`` if it succeeded.
         worker: Who ran it.
-        duration: Seconds from its beginning to its end.
+        duration: Seconds from its beginning to its end. Short items that travelled together share their time equally.
     """
 
     index: int

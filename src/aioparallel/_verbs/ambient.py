@@ -226,8 +226,17 @@ def configure(
         remote: For ``method="remote"``.
         ray: For ``method="ray"``.
 
+    Returns:
+        A configuration: an async context manager, with ``start()`` and ``aclose()`` for where that does not fit.
+
     Raises:
         TypeError: One of them is no executor.
+
+    Cancellation:
+        Of the body of ``async with``: cancels what was submitted to the executors that this opened, and closes them.
+
+    What may still be running:
+        After the end, the executors that were open before.
 
     Example:
         ::
@@ -264,6 +273,11 @@ async def aclose(drain: bool = True) -> None:
 
     What may still be running:
         Nothing, but for threads whose function does not return after it was cancelled.
+
+    Example:
+        ::
+
+            await aioparallel.aclose()  # the last cell of a notebook
     """
     ambient = _ambients.get(asyncio.get_running_loop())
     if ambient is not None:

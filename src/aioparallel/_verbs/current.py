@@ -21,6 +21,9 @@ def current_call() -> CurrentCall:
     Works on every executor, in whatever the function calls, awaits or starts as a task; not in threads
     that it starts by itself, which do not inherit the context.
 
+    Returns:
+        A frozen record: the call's id, name, attempt, worker index and host.
+
     Raises:
         RuntimeError: The current code does not run in a call. Your code's fault.
 

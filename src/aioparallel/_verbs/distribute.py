@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, overload
 from .._child.cpus import available_cpus
 from .._executors.mapoptions import checked_count, checked_items
 from .._executors.sources import open_source
-from .._model.call import function_name
+from .._model.call import function_name, plain_function
 from .._model.info import Method
 from .._model.shapes import shape_of
 from .hints import NO_HINT, Hint, depth_of_value, hint_of, resolved_hints
@@ -76,7 +76,10 @@ def distribute(job: Any = "compute", workers: int | None = None, autobatch: bool
         ModuleNotFoundError: From a call: the job needs an extra that is not installed; the message names it.
 
     Cancellation:
-        Cancels what runs.
+        Cancels what runs, and waits until it has stopped.
+
+    What may still be running:
+        Nothing; with ``job="io"`` the calls in threads that have not returned.
 
     Example:
         ::
@@ -86,8 +89,8 @@ def distribute(job: Any = "compute", workers: int | None = None, autobatch: bool
 
             results = await score(range(1000), range(4000, 2000, -2), verbose=True)
     """
-    if callable(job):
-        return Distributed(job, JOBS["compute"], None, autobatch=True)
+    if callable(job) or isinstance(job, classmethod):
+        return distribute()(job)
     method = JOBS.get(job)
     if method is None:
         raise ValueError(f"job={job!r}: expected one of {', '.join(map(repr, JOBS))}")
@@ -95,20 +98,44 @@ def distribute(job: Any = "compute", workers: int | None = None, autobatch: bool
         checked_count("workers", workers)
 
     def decorate(fn: Callable[..., R]) -> Distributed[R]:
-        if not callable(fn):
-            raise TypeError(f"distribute decorates functions, got {fn!r}")
+        _check(fn, job, method)
         return Distributed(fn, method, workers, autobatch)
 
     return decorate
 
 
+def _check(fn: Any, job: str, method: Method) -> None:
+    if not callable(fn) and not isinstance(fn, classmethod):
+        raise TypeError(f"distribute decorates functions, got {fn!r}")
+    shape = shape_of(fn)
+    if shape.is_stream:
+        raise TypeError(f"{function_name(fn)} is a generator function, and each call has one result: return a list")
+    if shape.is_async and method is Method.THREAD:
+        raise TypeError(
+            f"{function_name(fn)} is an `async def`, and job={job!r} runs plain functions in threads. "
+            "Write `@distribute(job='web')`"
+        )
+
+
 class Distributed(Generic[R]):
-    """A function that takes whole sequences: :func:`distribute` makes it."""
+    """A function that takes whole sequences: :func:`distribute` makes it.
+
+    Cancellation:
+        Of a call: cancels what runs, and waits until it has stopped.
+
+    What may still be running:
+        Calls in threads that have not returned.
+
+    Example:
+        ::
+
+            results = await score(range(1000), range(4000, 2000, -2), verbose=True)
+    """
 
     def __init__(self, fn: Callable[..., R], method: Method, workers: int | None, autobatch: bool) -> None:
         functools.update_wrapper(self, fn)
         is_async = shape_of(fn).is_async
-        self._fn = getattr(fn, "_aioparallel_plain", fn)
+        self._fn = plain_function(fn)
         self._method = Method.THREAD if method is Method.COROUTINE and not is_async else method
         self._workers = workers
         self._autobatch = autobatch
@@ -131,9 +158,8 @@ class Distributed(Generic[R]):
     def __get__(self, instance: Any, owner: type | None = None) -> Distributed[R]:
         """Bind as the function does; the object that a method belongs to is not distributed."""
         bind = getattr(type(self._fn), "__get__", None)
-        if instance is None or bind is None:
-            return self
-        return Distributed(bind(self._fn, instance, owner), self._method, self._workers, self._autobatch)
+        method = self._fn if bind is None else bind(self._fn, instance, owner)
+        return self if method is self._fn else Distributed(method, self._method, self._workers, self._autobatch)
 
     @property
     def __signature__(self) -> inspect.Signature:

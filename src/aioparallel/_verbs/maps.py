@@ -11,6 +11,7 @@ from .._executors.mapoptions import Errors, MapKeywords, MapOptions, checked_cou
 from .._executors.mapping import ParallelMap, make_map
 from .._futures.limits import admitted
 from .._futures.smart import SmartFuture
+from .._model.call import plain_function
 from .._model.info import Method, Outcome
 from .._model.options import CallOptions
 from .ambient import executor_for
@@ -114,6 +115,9 @@ def parmap(
     Cancellation:
         See :class:`ParallelMap`.
 
+    What may still be running:
+        See :class:`ParallelMap`.
+
     Example:
         ::
 
@@ -138,7 +142,7 @@ def map_with(
     Raises:
         TypeError, ValueError: An argument makes no sense.
     """
-    fn = getattr(fn, "_aioparallel_plain", fn)
+    fn = plain_function(fn)
     settings = settings.fitted(fn)
     options = MapOptions.of("parmap", keywords, settings.options)
     if workers is None and threads_per_worker == 1:

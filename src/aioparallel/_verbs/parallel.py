@@ -136,6 +136,19 @@ class Parallel(Generic[P, F_co, L_co]):
     takes no slot, and the options do not apply to it.
 
     Its type parameters are what it takes, what calling it returns, and what the plain function returns.
+
+    Cancellation:
+        Of a call's future, or of its last awaiter: a queued call never begins, a running one is stopped.
+
+    What may still be running:
+        A call that nobody awaits: it runs to its end.
+
+    Example:
+        ::
+
+            total = await crunch(3, 4)
+            async for total in crunch.map(pairs, star=True): ...
+            crunch.local(3, 4)
     """
 
     __signature__ = _Signature()
@@ -156,6 +169,10 @@ class Parallel(Generic[P, F_co, L_co]):
 
         Futures among the arguments, at any depth of list, tuple, dict and set, are awaited first.
 
+        Args:
+            *args: The function's positional arguments.
+            **kwargs: Its keyword arguments: all of them, for options of the call go to :meth:`options`.
+
         Returns:
             Its future, at once.
 
@@ -171,7 +188,15 @@ class Parallel(Generic[P, F_co, L_co]):
         return start(self._fn, (*self._bound, *args), kwargs, self._settings)  # type: ignore[no-any-return]
 
     def local(self, /, *args: P.args, **kwargs: P.kwargs) -> L_co:
-        """Call the plain function, here and now."""
+        """Call the plain function, here and now.
+
+        Args:
+            *args: Its positional arguments; futures are not awaited.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            What it returns.
+        """
         fn: Callable[..., L_co] = self._fn
         return fn(*self._bound, *args, **kwargs)
 
@@ -180,6 +205,9 @@ class Parallel(Generic[P, F_co, L_co]):
 
         Args:
             **options: What :func:`parallelize` takes.
+
+        Returns:
+            Another object of this kind; the function itself is not changed.
 
         Raises:
             TypeError, ValueError: There is no such option, or its value makes no sense.
@@ -223,6 +251,12 @@ class Parallel(Generic[P, F_co, L_co]):
 
         Raises:
             TypeError, ValueError: An argument makes no sense.
+
+        Cancellation:
+            See :class:`ParallelMap`.
+
+        What may still be running:
+            See :class:`ParallelMap`.
 
         Example:
             ::
@@ -344,8 +378,17 @@ def parallelize(fn: Any = None, /, **options: Any) -> Any:
             * ``limit``: A ``Limit`` that must admit each call; its ``key`` gets the call's arguments.
             * ``name``: Seen in errors, logs and status instead of the function's own.
 
+    Returns:
+        A :class:`Parallel`, which is called like the function; or what makes one of a function.
+
     Raises:
         TypeError, ValueError: An option does not exist, makes no sense, or does not fit the function.
+
+    Cancellation:
+        See :class:`Parallel`.
+
+    What may still be running:
+        See :class:`Parallel`.
 
     Example:
         ::

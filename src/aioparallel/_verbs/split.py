@@ -71,6 +71,9 @@ def split_eval(
     Cancellation:
         Cancels the evaluation of all parts.
 
+    What may still be running:
+        Nothing; with ``method="thread"`` the parts in threads that have not returned.
+
     Example:
         ::
 

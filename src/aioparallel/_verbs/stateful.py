@@ -60,6 +60,13 @@ class StatefulPool:
     Raises:
         TypeError, ValueError: An argument makes no sense; raised at once.
 
+    Cancellation:
+        Of a call or a map: as on the executor of this kind. A worker that is killed for it is replaced, and its
+        successor builds a fresh state.
+
+    What may still be running:
+        After the end of ``async with``: nothing, but for threads that do not return.
+
     Example:
         ::
 
@@ -116,11 +123,17 @@ class StatefulPool:
     async def start(self) -> Self:
         """Open the pool, and return when every worker has built its state. Opening an open one does nothing.
 
+        Returns:
+            The pool itself.
+
         Raises:
             WorkerStartError: A state cannot be built; says why.
 
         Cancellation:
             Closes the pool again, and waits for that.
+
+        What may still be running:
+            The workers with their states, until :meth:`aclose`.
         """
         if self._pool is None:
             if self._has_own_workers:
@@ -149,6 +162,9 @@ class StatefulPool:
 
         Cancellation:
             Cancels what is left, waits until it has stopped, and then is cancelled.
+
+        What may still be running:
+            Nothing, but for threads whose function does not return after it was cancelled.
         """
         pool, owned = self._pool, self._owned
         self._pool = self._owned = None
@@ -173,9 +189,27 @@ class StatefulPool:
     def submit(self, /, *args: Any, **kwargs: Any) -> SmartFuture[Any]:
         """Call the state of whichever worker is free; waits for nothing.
 
+        Args:
+            *args: Positional arguments for the state's ``__call__``.
+            **kwargs: Keyword arguments for it.
+
+        Returns:
+            The call's future.
+
         Raises:
             PicklingError: Something cannot travel to the worker; names what and where.
             ExecutorClosedError: The pool is not open.
+
+        Cancellation:
+            Of the future, or of its last awaiter: as for :meth:`Executor.submit`.
+
+        What may still be running:
+            The call, although nobody awaits it.
+
+        Example:
+            ::
+
+                label = await pool.submit(image)
         """
         return self._opened().submit(self._call, *args, **kwargs)
 
@@ -196,6 +230,24 @@ class StatefulPool:
                 keyword arguments.
             errors: As for :func:`parmap`.
             **options: The other keywords of :func:`parmap`, but for ``star``, ``kwstar``, ``args`` and ``kwargs``.
+
+        Returns:
+            The results, as from :func:`parmap`.
+
+        Raises:
+            TypeError, ValueError: An argument makes no sense; raised at once.
+
+        Cancellation:
+            See :class:`ParallelMap`.
+
+        What may still be running:
+            See :class:`ParallelMap`; the pool stays open.
+
+        Example:
+            ::
+
+                async for outcome in pool.map(images, ordered=False, errors="return"):
+                    ...
         """
         if passing not in PASSING:
             raise ValueError(f"passing={passing!r}: expected one of {', '.join(map(repr, PASSING))}")
@@ -205,7 +257,14 @@ class StatefulPool:
         return make_map(self._call, items, MapOptions.of("map", keywords), lambda: nullcontext(self._opened()))
 
     def status(self) -> PoolStatus:
-        """How the pool stands; only looks."""
+        """How the pool stands; only looks.
+
+        Returns:
+            A frozen record, as of the executor that the workers belong to.
+
+        Raises:
+            ExecutorClosedError: The pool is not open.
+        """
         return self._opened().status()
 
     def _opened(self) -> Executor:

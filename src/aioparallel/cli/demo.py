@@ -74,7 +74,8 @@ def _look_into(folder: str) -> tuple[list[Batch], list[Failure]]:
         raise CommandError(f"{folder} is not a folder" if os.path.exists(folder) else f"{folder} does not exist")
     files, closed = find_files(folder)
     if not files:
-        raise CommandError(f"there are no Python files in {folder}")
+        reason = f", or none that can be reached ({closed[0].path}: {closed[0].reason})" if closed else ""
+        raise CommandError(f"there are no Python files in {folder}{reason}")
     return list(batches(files)), closed
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 from collections.abc import Callable
 from time import monotonic
@@ -12,6 +14,8 @@ __all__ = ["Progress"]
 
 class Progress:
     """Tells of one stage: on a terminal by one line that is written over, elsewhere by a line now and then.
+
+    Work does not end because nobody can be told of it: a standard error that is closed, full or broken is no error.
 
     Args:
         doing: What is done, for instance ``"Reading"``.
@@ -27,7 +31,7 @@ class Progress:
         self._total = total
         self._done = 0
         self._told = -1
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = stream or sys.stderr or io.StringIO()  # a program may be started without a standard error
         self._clock = clock
         self._is_terminal = self._stream.isatty()
         self._interval = 0.1 if self._is_terminal else 5.0
@@ -49,11 +53,21 @@ class Progress:
         if self._told != self._done:
             self._tell()
         if self._is_terminal:
-            self._stream.write("\n")
-            self._stream.flush()
+            self._write("\n")
 
     def _tell(self) -> None:
         self._told = self._done
         line = f"{self._doing}: {self._done} of {self._total} files"
-        self._stream.write(f"\r{line}\x1b[K" if self._is_terminal else f"{line}\n")
-        self._stream.flush()
+        # A line that is longer than the terminal is wide could not be written over.
+        self._write(f"\r{line[: _width() - 1]}\x1b[K" if self._is_terminal else f"{line}\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self._stream, self._is_terminal = io.StringIO(), False
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns

@@ -170,4 +170,7 @@ def _timings(timings: Timings) -> list[str]:
 
 def _verdict(report: Report) -> str:
     found = "found the same" if report.agreed else "did not find the same: did the files change meanwhile?"
-    return f"{report.timings.speedup:.2f} times as fast as the serial run, which {found}"
+    speedup = report.timings.speedup
+    if speedup < 1:
+        return f"Slower than the serial run, as so little work is not worth the start of processes; it {found}"
+    return f"{speedup:.2f} times as fast as the serial run, which {found}"

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -79,6 +80,28 @@ def test_a_folder_that_cannot_be_measured(
     assert complaint in err
     assert str(folder / name) in err
     assert err.count("\n") == 1
+
+
+def test_a_folder_that_is_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When no file can be reached because a folder is closed, that is said, and why."""
+
+    def closed(path: str) -> NoReturn:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.scandir", closed)  # root may look everywhere
+    assert main(["demo", str(folder)]) == 2
+    assert "(.: Permission denied)" in capsys.readouterr().err
+
+
+def test_standard_error_is_closed(folder: Path) -> None:
+    """Without a standard error, the report is printed all the same."""
+    command = 'exec "$0" -m aioparallel demo "$1" --json 2>&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout)["totals"]["files"] == 2
 
 
 @pytest.mark.parametrize("option", ["--workers", "--top"])

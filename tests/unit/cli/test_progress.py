@@ -63,6 +63,28 @@ def test_an_error_leaves_the_line_behind(clock: Clock) -> None:
     assert terminal.getvalue() == "\rReading: 7 of 40 files\x1b[K\n"
 
 
+def test_a_narrow_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No message is longer than the terminal is wide: it could not be written over."""
+    monkeypatch.setenv("COLUMNS", "12")
+    said = run(Terminal(), clock, step=0)
+    assert said == "\rReading: 40\x1b[K\n"
+
+
+class Full(Terminal):
+    """What is written to it does not arrive."""
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+
+def test_nobody_can_be_told(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work goes on when standard error is full or broken, and when there is none."""
+    run(Full(), clock, step=4)
+    monkeypatch.setattr("sys.stderr", None)
+    with Progress("Reading", 1, clock=clock) as progress:
+        progress.advance(1)
+
+
 def test_it_goes_to_standard_error(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     """Progress is told on standard error, and never on standard output."""
     with Progress("Reading", 1, clock=clock):

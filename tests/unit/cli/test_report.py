@@ -149,6 +149,13 @@ def test_runs_that_disagree_are_told_of(report: Report) -> None:
     assert as_text(replace(report, agreed=False)).endswith("did not find the same: did the files change meanwhile?")
 
 
+def test_too_little_work(report: Report) -> None:
+    """When the parallel run was the slower one, the reader is told why, and no factor below one."""
+    text = as_text(replace(report, timings=replace(TIMINGS, serial=0.01)))
+    assert text.endswith("so little work is not worth the start of processes; it found the same")
+    assert "times as fast" not in text
+
+
 def test_one_is_singular(report: Report) -> None:
     """One thread and one process are not called threads and processes."""
     text = as_text(replace(report, timings=replace(TIMINGS, threads=1, processes=1)))

@@ -99,7 +99,8 @@ async def test_failures_are_single(pool: Pool) -> None:
     assert (pool.status().done, pool.status().failed) == (7, 3)
 
 
-async def test_nothing_begins_behind_a_failure(pool: Pool) -> None:
+@pytest.mark.parametrize("errors", ["raise", "finish"])
+async def test_nothing_begins_behind_a_failure(pool: Pool, errors: Any) -> None:
     """Unless all outcomes are wanted, items behind one that failed in the same call do not begin."""
     begun: list[int] = []
 
@@ -109,7 +110,7 @@ async def test_nothing_begins_behind_a_failure(pool: Pool) -> None:
             raise LookupError
 
     with pytest.raises(LookupError):
-        await pool.map(fit(pool, work), range(10), chunksize=10)
+        await pool.map(fit(pool, work), range(10), chunksize=10, errors=errors)
     assert begun == [0, 1, 2, 3]
 
 

@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from aioparallel import CallCancelledError, ExecutorClosedError, PoolFullError, Retry, SmartFuture, WorkerStartError
+from aioparallel import (
+    CallCancelledError,
+    ExecutorClosedError,
+    NotReadyError,
+    PoolFullError,
+    Retry,
+    SmartFuture,
+    WorkerStartError,
+)
 from aioparallel._executors.pool import Executor, Run
 from aioparallel._model.call import Call, Ending, Phase
 from aioparallel._model.options import DEFAULT_OPTIONS
@@ -289,6 +297,17 @@ async def test_what_cannot_travel() -> None:
         await call
     assert (desk.status().failed, desk.status().done) == (1, 1)
     await desk.aclose()
+
+
+async def test_argument_of_a_closed_loop() -> None:
+    """A call whose argument will never be there, because its loop was closed, fails, and closing waits for nothing."""
+    loop = asyncio.new_event_loop()
+    orphan: SmartFuture[int] = SmartFuture(None, loop)
+    loop.close()
+    async with Desk() as desk:
+        with pytest.raises(NotReadyError, match="loop was closed"):
+            await desk.submit(job, orphan)
+        assert desk.task_count == 0
 
 
 async def test_other_threads_count() -> None:

@@ -96,6 +96,26 @@ def test_lines_without_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     lines.close()
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError, ValueError])
+def test_lines_that_cannot_be_written(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A standard error that is broken or closed is no reason for a map to fail."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+        def isatty(self) -> bool:
+            if error is ValueError:
+                raise ValueError("I/O operation on closed file")
+            return False
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    lines = reporter(True, "f", 1)
+    assert lines is not None
+    lines.count(1)
+    lines.close()
+
+
 def test_label(capsys: pytest.CaptureFixture[str]) -> None:
     """A text is the label; otherwise it is the function's name."""
     for wish, label in ((True, "f"), ("resize", "resize")):

@@ -15,12 +15,11 @@ from aioparallel._model.info import CallInfo, CallState
 
 
 class Work:
-    """A step's source: it stops when it is told to, and says how often it was begun."""
+    """A step's source: it stops when it is told to."""
 
     grace = 5.0
 
-    def __init__(self, attempts: int = 1) -> None:
-        self.attempts = attempts
+    def __init__(self) -> None:
         self.future: SmartFuture[Any] = SmartFuture(self, asyncio.get_running_loop())
 
     def cancel(self) -> bool:
@@ -28,20 +27,23 @@ class Work:
         return True
 
     def info(self) -> CallInfo:
-        return CallInfo(CallState.RUNNING, attempts=self.attempts)
+        return CallInfo(CallState.RUNNING, attempts=1)
 
 
 class Steps:
     """A stepper whose steps the test ends."""
 
-    def __init__(self, attempts: int = 1) -> None:
+    def __init__(self) -> None:
         self.works: list[Work] = []
         self.closed = 0
-        self._attempts = attempts
+        self.interrupts: list[SmartFuture[Any]] = []
 
     def advance(self) -> SmartFuture[Any]:
-        self.works.append(Work(self._attempts))
+        self.works.append(Work())
         return self.works[-1].future
+
+    def interrupted(self, step: SmartFuture[Any]) -> None:
+        self.interrupts.append(step)
 
     def close(self) -> SmartFuture[Any]:
         self.closed += 1
@@ -101,32 +103,23 @@ async def test_failure_after_items() -> None:
         await anext(stream)
 
 
-async def test_failed_step() -> None:
-    """A step that fails ends the stream."""
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+async def test_interrupted_step(how: str) -> None:
+    """A step that is cancelled, or fails as a whole, ends the stream, and the stepper is told."""
     steps = Steps()
     stream: Stream[int] = Stream(steps, "numbers")
     asking = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    steps.works[0].future._set_exception(LookupError("the worker is gone"))
-    with pytest.raises(LookupError):
-        await asking
-    with pytest.raises(StopAsyncIteration):
-        await anext(stream)
-
-
-@pytest.mark.parametrize(("attempts", "closed"), [(0, 1), (1, 0)])
-async def test_cancelled_step(attempts: int, closed: int) -> None:
-    """A step that is cancelled before it began leaves a generator that must be closed; one that was stopped does not."""
-    steps = Steps(attempts)
-    stream: Stream[int] = Stream(steps, "numbers")
-    asking = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)
-    asking.cancel()
+    if how == "cancelled":
+        asking.cancel()
+    else:
+        steps.works[0].future._set_exception(LookupError("the worker is gone"))
     await asyncio.wait([asking])
-    assert asking.cancelled()
-    assert steps.closed == closed
+    assert steps.interrupts == [steps.works[0].future]
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
+    await stream.aclose()
+    assert not steps.closed
 
 
 @pytest.mark.parametrize("how", ["aclose", "with", "drop"])
@@ -203,3 +196,60 @@ async def test_local_generator_that_is_left() -> None:
     await stream.aclose()
     assert here.log == ["numbers", "numbers", "closed"]
     assert steps.close() is None
+
+
+class Elsewhere:
+    """An executor that keeps what it is given until the test runs it, as a thread would."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[Any, Any, Any]] = []
+
+    def submit(self, step: Any, args: Any, kwargs: Any) -> SmartFuture[Any]:
+        self.steps.append((step, args, kwargs))
+        return Work().future
+
+    def run(self) -> Any:
+        step, args, kwargs = self.steps.pop(0)
+        return step(*args, **kwargs)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_interrupted_inside_the_generator(is_async: bool) -> None:
+    """A step that cannot be stopped closes its generator when it comes out of it, and nobody else touches that."""
+    elsewhere = Elsewhere()
+    log: list[str] = []
+
+    def interrupting() -> Any:
+        try:
+            steps.interrupted(SmartFuture())
+            log.append("inside")
+            yield 1
+        finally:
+            log.append("closed")
+
+    async def interrupting_async() -> Any:
+        for item in interrupting():
+            yield item
+
+    steps = LocalSteps(elsewhere.submit, interrupting_async if is_async else interrupting, (), {})
+    steps.advance()
+    items = elsewhere.run()
+    assert (await items if is_async else items) == ([1], True, None)
+    assert log == ["inside", "closed"]
+    assert not elsewhere.steps
+    assert steps.close() is None
+
+
+async def test_interrupted_before_the_generator() -> None:
+    """A step that was cancelled in the moment in which it began does not touch the generator any more."""
+    elsewhere = Elsewhere()
+    log: list[str] = []
+    steps = LocalSteps(elsewhere.submit, numbers, (log, 1), {"last": 1000})
+    steps.advance()
+    elsewhere.run()
+    steps.advance()
+    steps.interrupted(SmartFuture())
+    assert elsewhere.run() == ([], True, None)
+    assert not log
+    elsewhere.run()
+    assert log == ["closed"]

@@ -9,7 +9,7 @@ import pytest
 
 from aioparallel._futures.joining import Join
 from aioparallel._futures.smart import failed, finished
-from aioparallel._model.errors import CallCancelledError
+from aioparallel._model.errors import CallCancelledError, NotReadyError
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
@@ -52,6 +52,16 @@ class TestReporting:
         other.cancel()
         await asyncio.wait([other])
         assert one.cancels == 1
+
+    async def test_closed_loop(self, work, other_loop, turns, said):
+        """A future that nobody will settle, because its loop was closed, is reported as a failure."""
+        job, orphan = work(), other_loop.work()
+        other_loop.close()
+        Join([job.future, orphan.future], said.append)
+        assert said == []
+        await turns()
+        assert [type(error) for error in said] == [NotReadyError]
+        assert job.cancels == 0
 
     async def test_settled_failure(self, work, turns, said):
         """A future that had failed before is reported, and the others are not awaited."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from aioparallel._futures import limits
 from aioparallel._futures.limits import MAX_IDLE, Limit
 
 pytestmark = pytest.mark.timeout(20)
@@ -323,6 +324,52 @@ def test_loop_that_ended_is_passed_over() -> None:
     asyncio.run(main())
     holder[1].end()
     gc.collect()
+
+
+async def test_many_busy_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many keys are in use, each is looked at only now and then to see whether it can be forgotten."""
+    looks = 0
+    is_idle = limits._Gate.is_idle
+
+    def counted(gate: Any, now: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return is_idle(gate, now)
+
+    monkeypatch.setattr(limits._Gate, "is_idle", counted)
+    limit = Limit(rate=0.001, key=lambda number: number)
+    for number in range(8 * MAX_IDLE):
+        limit.request((number,), {}, lambda: None).end()
+    assert len(limit._gates) == 8 * MAX_IDLE
+    assert looks <= 8 * MAX_IDLE
+
+
+@pytest.mark.timeout(30)
+async def test_crowd_that_leaves() -> None:
+    """To give up a place costs the same wherever it is in the queue, however long that is."""
+    limit = Limit(1)
+    tickets = [limit.request((), {}, lambda: None) for _ in range(100_000)]
+    for ticket in reversed(tickets):
+        ticket.end()
+    async with limit.admit():
+        pass
+
+
+def test_loop_that_ended_before_it_looked() -> None:
+    """Who waits for time to pass is not forgotten because a loop was closed that would have looked after the gate."""
+    limit = Limit(rate=100)
+
+    async def leave_early() -> None:
+        limit.request((), {}, lambda: None).end()
+        limit.request((), {}, lambda: None).end()  # had to wait, and gave up: a look is arranged all the same
+
+    async def enter_twice() -> None:
+        for _ in range(2):
+            async with asyncio.timeout(10), limit.admit():
+                pass
+
+    asyncio.run(leave_early())
+    asyncio.run(enter_twice())
 
 
 @pytest.mark.parametrize(

@@ -415,7 +415,7 @@ class TestCallback:
         """The heart beats until the deadline."""
         beats = []
         with pytest.raises(TimeoutError):
-            await listed(wait(futures_of(jobs), heartbeat=0.001, callback=lambda: beats.append(1), timeout=0.05))
+            await listed(wait(futures_of(jobs), heartbeat=0.001, callback=lambda: beats.append(1), timeout=0.3))
         assert len(beats) > 3
 
     @BOTH

@@ -10,6 +10,7 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 
 from aioparallel._model.shapes import Shape, shape_of
+from tests.tools import name_of
 
 
 def plain(x: int = 0) -> int:
@@ -71,7 +72,7 @@ def test_what_wrappers_hide() -> None:
     assert shape_of(wrapper) is Shape.PLAIN
 
 
-@pytest.mark.parametrize("fn", [len, str.upper, dict, int, MagicMock(), lambda: 1], ids=repr)
+@pytest.mark.parametrize("fn", [len, str.upper, dict, int, MagicMock(), lambda: 1], ids=name_of)
 def test_everything_else_is_plain(fn: Any) -> None:
     """Builtins, classes and mocks are plain."""
     assert shape_of(fn) is Shape.PLAIN

@@ -88,6 +88,11 @@ class Service:
         self.base = base
 
     @distribute(job="io")
+    @classmethod
+    def name_and(cls, x: int) -> str:
+        return f"{cls.__name__} {x}"
+
+    @distribute(job="io")
     def add(self, x: int) -> int:
         return self.base + x
 

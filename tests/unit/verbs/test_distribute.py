@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, get_type_hints
 
@@ -53,16 +52,14 @@ async def test_web_requests_of_a_coroutine_function() -> None:
 
 
 async def test_web_is_concurrent() -> None:
-    """Six requests of 0.2 seconds by six workers take far less than 1.2 seconds."""
+    """Six requests of a plain function by six workers are under way at the same time."""
+    meeting = threading.Barrier(6)
 
     @distribute(job="web", workers=6)
-    def wait(seconds: float) -> float:
-        time.sleep(seconds)
-        return seconds
+    def meet(timeout: float) -> int:
+        return meeting.wait(timeout)
 
-    started = time.monotonic()
-    assert await wait([0.2] * 6) == [0.2] * 6
-    assert time.monotonic() - started < 1.0
+    assert sorted(await meet([20] * 6)) == list(range(6))
 
 
 @pytest.mark.parametrize("items", [1, 5, 40])
@@ -252,16 +249,40 @@ def test_wrong_options_fail_when_decorating(options: dict[str, Any], error: type
         distribute(job="io")(5)  # type: ignore[arg-type]
 
 
-def test_decorating_takes_no_time() -> None:
-    """Without ``workers`` nothing is measured when decorating: the CPUs that may be used are counted at the call."""
-    started = time.monotonic()
-    distribute(job="compute")(abs)
-    assert time.monotonic() - started < 0.1
+def test_functions_that_do_not_fit_fail_when_decorating() -> None:
+    """A coroutine function in threads, and a generator function, are refused at once, with what to write instead."""
+
+    async def fetch(url: str) -> str:
+        return url
+
+    def count(n: int) -> Iterator[int]:
+        yield n
+
+    with pytest.raises(TypeError, match=r"@distribute\(job='web'\)"):
+        distribute(job="io")(fetch)
+    with pytest.raises(TypeError, match="return a list"):
+        distribute(count)
+
+
+def test_nothing_is_measured_when_decorating(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ``workers`` the CPUs are counted at the call, not when decorating; and they are never none."""
+    counted: list[int] = []
+
+    def available_cpus() -> int:
+        counted.append(1)
+        return 1
+
+    monkeypatch.setattr("aioparallel._verbs.distribute.available_cpus", available_cpus)
+    total = distribute(job="io")(mapjobs.total._fn)
+    assert not counted
+    assert asyncio.run(total(range(4))) == [[0], [1], [2], [3]]
+    assert counted
 
 
 async def test_methods() -> None:
     """A method's object is not distributed; and a decorated method can be looked up on the class."""
     assert await Service(10).add([1, 2, 3]) == [11, 12, 13]
+    assert await Service.name_and([1, 2]) == await Service(10).name_and([1, 2]) == ["Service 1", "Service 2"]
     assert "distributed" in repr(Service.add)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from aioparallel._verbs.hints import depth_of_value, hint_of, resolved_hints
+from tests.tools import name_of
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -159,7 +160,7 @@ def test_depth(annotation: Any, depth: int) -> None:
         ([Point(1, 2)], 1),
         (iter([1]), 0),
     ],
-    ids=str,
+    ids=name_of,
 )
 def test_depth_of_values(value: Any, depth: int) -> None:
     """Values are as deep as their first elements say; an array is one container, whatever its dimensions."""

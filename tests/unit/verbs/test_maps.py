@@ -353,6 +353,42 @@ async def test_constants_travel_once() -> None:
     assert Costly.pickled <= 2
 
 
+async def test_cancelled_while_it_stops() -> None:
+    """A consumer that is cancelled while a failed map stops its other items is cancelled when they have stopped."""
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    ended: list[int] = []
+
+    async def work(x: int) -> None:
+        if x == 0:
+            await begun.wait()
+            raise LookupError(x)
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await may_end.wait()
+            ended.append(x)
+
+    async def consume() -> None:
+        await parmap(work, range(2), method="coroutine")
+
+    consumer = asyncio.ensure_future(consume())
+    await begun.wait()
+    await _turns()
+    consumer.cancel()
+    await _turns()
+    assert not consumer.done()
+    may_end.set()
+    await asyncio.wait([consumer])
+    assert consumer.cancelled()
+    assert ended == [1]
+
+
+async def _turns() -> None:
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
 async def test_async_generators_of_the_user_are_not_left_running() -> None:
     """An async input is closed although its consumer was dropped, in the task that read it."""
     closed = threading.Event()

@@ -18,6 +18,7 @@ import pytest
 from aioparallel import Limit, Method, Parallel, ProcessExecutor, Retry, parallelize
 from aioparallel._executors.coroutine import CoroutineExecutor
 from aioparallel._executors.thread import ThreadExecutor
+from tests.tools import name_of
 from tests.unit.verbs import jobs
 
 above_classmethod = pytest.mark.skipif(
@@ -130,7 +131,7 @@ def test_wrong_values(options: dict[str, Any]) -> None:
         parallelize(**options)
 
 
-@pytest.mark.parametrize("fn", [f, generate, functools.partial(f), jobs.Scaler()], ids=repr)
+@pytest.mark.parametrize("fn", [f, generate, functools.partial(f), jobs.Scaler()], ids=name_of)
 def test_coroutine_on_a_plain_function(fn: Callable[..., Any]) -> None:
     """COROUTINE on a plain function is refused, with the line to write instead."""
     with pytest.raises(TypeError, match=r"Write `@parallelize` \(it runs in a thread\), or `async def"):
@@ -139,7 +140,7 @@ def test_coroutine_on_a_plain_function(fn: Callable[..., Any]) -> None:
         parallelize(on=CoroutineExecutor())(fn)
 
 
-@pytest.mark.parametrize("fn", [g, generate_async, jobs.AsyncScaler()], ids=repr)
+@pytest.mark.parametrize("fn", [g, generate_async, jobs.AsyncScaler()], ids=name_of)
 def test_thread_on_an_async_function(fn: Callable[..., Any]) -> None:
     """THREAD on an `async def` is refused: the future of such a call would hold a coroutine that nobody awaits."""
     with pytest.raises(TypeError, match=r"Write `@parallelize` \(it runs as a coroutine\)"):
@@ -219,7 +220,7 @@ def test_objects_keep_their_attributes() -> None:
     assert parallel.options(timeout=3).local(2) == 6
 
 
-@pytest.mark.parametrize("fn", [functools.partial(f, 3), jobs.Scaler(), len, dict], ids=repr)
+@pytest.mark.parametrize("fn", [functools.partial(f, 3), jobs.Scaler(), len, dict], ids=name_of)
 def test_what_has_no_name(fn: Callable[..., Any]) -> None:
     """A partial, an object, a builtin and a class can be decorated, shown, and have the signature they had."""
     parallel = parallelize(fn)
