@@ -16,6 +16,7 @@ from .._child.page import NOTES
 from .._futures.smart import SmartFuture
 from .._model.call import Call, Phase
 from .._model.errors import PicklingError, WorkerLostError
+from .mapoptions import CARRY
 
 if TYPE_CHECKING:
     from .flow import Flow
@@ -172,7 +173,7 @@ def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options:
         return None
     # A chunk is never begun again as a whole: of its items, only the one to blame may be.
     calls = replace(calls, idempotent=False)
-    stop = options.errors != "return"
+    stop = options.errors not in {"return", CARRY}
 
     def submit(items: tuple[Any, ...], give_back: Callable[[int], None]) -> SmartFuture[Any]:
         future: SmartFuture[Any] = pool._submit_chunk(

@@ -26,8 +26,9 @@ from .._model.errors import CallCancelledError, ExecutorClosedError, WorkerLostE
 from .._model.info import CallState, Outcome
 from .._model.options import CallOptions
 from .chunking import Chunk, Chunker, chunker, map_target
+from .mapoptions import CARRY
 from .progress import Reporter, reporter
-from .results import Results
+from .results import Raised, Results
 from .sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -389,6 +390,8 @@ class Flow:
         if errors == "return":
             worker, duration = (None, None) if future is None else _where(future)
             self.results.add(index, 1, (Outcome(index, item, None, error, worker, duration),))
+        elif errors == CARRY:
+            self.results.add(index, 1, (Raised(error),))
         elif errors == "finish":
             self.results.add(index, 1, ())
             self._finish_early(index, error)

@@ -10,9 +10,20 @@ from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from .._model.options import CallOptions, Retry
 
-__all__ = ["Errors", "ItemForm", "MapKeywords", "MapOptions", "checked_count", "checked_items", "with_map_options"]
+__all__ = [
+    "CARRY",
+    "Errors",
+    "ItemForm",
+    "MapKeywords",
+    "MapOptions",
+    "checked_count",
+    "checked_items",
+    "with_map_options",
+]
 
 Errors = Literal["raise", "finish", "return"]
+CARRY = "carry"
+"""Instead of one of these, for doors of ours: failures come in their places among the results, and nothing ends."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -115,7 +126,7 @@ class MapOptions:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if self.errors not in {"raise", "finish", "return"}:
+        if self.errors not in {"raise", "finish", "return", CARRY}:
             raise ValueError(f"errors={self.errors!r}: expected 'raise', 'finish' or 'return'")
         if self.chunksize != "auto":
             checked_count("chunksize", self.chunksize)

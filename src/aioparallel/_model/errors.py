@@ -6,7 +6,7 @@ The tree::
     +-- NotReadyError            you used a value that is not there yet
     +-- CallCancelledError       somebody cancelled the call that you await
     +-- CallExitedError          the function called sys.exit (or was interrupted)
-    +-- ExecutorClosedError      the executor was closed, or never opened
+    +-- ExecutorClosedError      the executor was closed, or never opened (a RuntimeError)
     +-- PoolFullError            more was submitted than max_pending allows
     +-- PicklingError            something cannot travel to a worker or back
     +-- WorkerStartError         no worker can be started: its set-up fails each time
@@ -85,8 +85,8 @@ class CallExitedError(AioParallelError):
     code: Any = None
 
 
-class ExecutorClosedError(AioParallelError):
-    """The executor is closed or closing, or was never opened."""
+class ExecutorClosedError(AioParallelError, RuntimeError):
+    """The executor is closed or closing, or was never opened: a ``RuntimeError``, as in :mod:`concurrent.futures`."""
 
 
 class PoolFullError(AioParallelError):

@@ -133,7 +133,7 @@ class Distributed(Generic[R]):
         bind = getattr(type(self._fn), "__get__", None)
         if instance is None or bind is None:
             return self
-        return Distributed(bind(self._fn, instance, owner), self._method, self._workers, self._autobatch)
+        return type(self)(bind(self._fn, instance, owner), self._method, self._workers, self._autobatch)
 
     @property
     def __signature__(self) -> inspect.Signature:
