@@ -370,8 +370,7 @@ class Executor(ABC):
 
     async def _stop_all(self, run: Run) -> None:
         """Cancel whatever is left, and wait at most ``grace`` until it has stopped."""
-        for call in run.unqueued():
-            self._cancel_call(call)
+        self._end_unqueued(run)
         self._carry_out(run, run.ledger.cancel_all())
         with anyio.move_on_after(self.grace):
             await self._until(run, lambda: run.idle)
@@ -379,8 +378,7 @@ class Executor(ABC):
     def _settle_rest(self, run: Run) -> None:
         """The workers are gone, or never were; what they never answered ends here."""
         run.closing = run.ledger.closing = True
-        for call in run.unqueued():
-            self._cancel_call(call)
+        self._end_unqueued(run)
         self._carry_out(run, run.ledger.cancel_queued())
         run.admissions.end_all()
         for seat in run.ledger.seats:
@@ -389,6 +387,16 @@ class Executor(ABC):
                     call.future._set_cancelled("its executor was closed before it stopped")
         if self._run is run:
             self._run = None
+
+    def _end_unqueued(self, run: Run) -> None:
+        """End what has not come to the ledger: cancelled, or failed as what has come there, if no worker can start."""
+        error = run.ledger.start_error
+        for call in run.unqueued():
+            if error is not None and call.phase is Phase.WAITING:
+                self._forget_arguments(run, call)
+                self._fail(run, call, error)
+            else:
+                self._cancel_call(call)
 
     async def _until(self, run: Run, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -441,7 +449,7 @@ class Executor(ABC):
     ) -> SmartFuture[Any]:
         run = self._run
         if run is None or run.closing:
-            raise self._closed()
+            raise (None if run is None else run.ledger.start_error) or self._closed()
         if not self._has_room(run):
             raise PoolFullError(
                 f"{self.name}: as many calls wait already as max_pending={self.max_pending} allows; "
@@ -649,6 +657,13 @@ class Executor(ABC):
         """
         return future.cancel()
 
+    def _forget_arguments(self, run: Run, call: Call) -> None:
+        """The call waits for nothing any more."""
+        if call in run.waiting:
+            run.waiting.discard(call)
+            if isinstance(call.payload, Join):
+                call.payload.abandon()
+
     def _cancel_waiting(self) -> None:
         """Cancel every call that has not begun; on the run's thread."""
         run = self._run
@@ -665,10 +680,7 @@ class Executor(ABC):
         run = self._run
         if run is None or call.phase is Phase.SETTLED:
             return False
-        if call in run.waiting:
-            run.waiting.discard(call)
-            if isinstance(call.payload, Join):
-                call.payload.abandon()
+        self._forget_arguments(run, call)
         steps = run.ledger.cancel(call)
         if steps is None:
             return False

@@ -86,6 +86,7 @@ class Door:
 
     def open(self) -> Portal:
         """Open the pool, unless that has been done; does not wait until its workers are there."""
+        self._check()
         portal = self._portal
         if portal is None:
             with self._lock:

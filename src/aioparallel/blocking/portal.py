@@ -217,16 +217,24 @@ class _Process:
 
     def open(self) -> Portal:
         """A new portal."""
+        self._ask_to_be_told()
         if self.ended:
-            raise ExecutorClosedError("the program ends: nothing can be started any more")
-        if not self._told:
-            threading._register_atexit(self._end)  # type: ignore[attr-defined]
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=self._forked)
-            self._told = True
+            raise ExecutorClosedError("the main thread has ended, and the program with it: nothing is started any more")
         portal = Portal()
         self.portals = {portal, *(other for other in self.portals if not other.closing)}
         return portal
+
+    def _ask_to_be_told(self) -> None:
+        if self._told:
+            return
+        try:
+            threading._register_atexit(self._end)  # type: ignore[attr-defined]
+        except RuntimeError:  # it has ended already
+            self.ended = True
+            return
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
+        self._told = True
 
     def _end(self) -> None:
         with self.lock:

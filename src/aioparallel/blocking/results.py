@@ -149,7 +149,8 @@ class Reader:
             await self._job._until_settled()
 
     def _begin(self) -> None:
-        self._job = wrapped(self._read())
+        self._job = wrapped(self._read_all())
+        self._job._watch(self._on_end)  # that comes also if the job is cancelled before its first step
 
     def _cancel(self) -> None:
         if self._job is not None:
@@ -161,24 +162,20 @@ class Reader:
             self._cancel()
         await self.until_ended()
 
-    async def _read(self) -> None:
-        error: BaseException | None = CancelledError(
-            "the map was cancelled, by closing it, its executor or the program"
-        )
-        try:
-            source = self._make()
-            while batch := await source._some():
-                self._batches.put(batch)
-                if not self.eager:
-                    await self._until_wanted(source)
-            error = None
-        except Exception as problem:
-            error = problem
-        finally:
-            self._batches.put(_End(error))
-            if self._portal is not None:
-                self._portal.leave(self, wait=False)
-            del error  # its traceback refers to this frame
+    async def _read_all(self) -> None:
+        source = self._make()
+        while batch := await source._some():
+            self._batches.put(batch)
+            if not self.eager:
+                await self._until_wanted(source)
+
+    def _on_end(self, job: SmartFuture[None]) -> None:
+        error = job.exception()
+        if job.cancelled():
+            error = CancelledError("the map was cancelled: it, its executor or the program was closed")
+        self._batches.put(_End(error))
+        if self._portal is not None:
+            self._portal.leave(self, wait=False)
 
     async def _until_wanted(self, source: Source) -> None:
         try:
