@@ -180,8 +180,12 @@ class ProcessExecutor(Executor):
         """A function of one item, which holds all that the calls of a map have in common; sent once per worker."""
         if self.engine == "anyio":
             return None
-        folder = self._workers.folder if isinstance(self._workers, Resident) else None
-        return self._functions.for_map(fn, star, kwstar, args, kwargs, folder)
+        return self._functions.for_map(fn, star, kwstar, args, kwargs, self._folder)
+
+    @property
+    def _folder(self) -> str | None:
+        """Where files may be put that workers are to map: in memory if possible; it goes with the pool."""
+        return self._workers.folder if isinstance(self._workers, Resident) else None
 
     def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
         """Whether items of a map of this function may travel together."""

@@ -27,7 +27,7 @@ from .stateful import StateCall
 if TYPE_CHECKING:
     from .._child.packing import Buffers
 
-__all__ = ["Function", "Functions", "pack_arguments"]
+__all__ = ["Function", "Functions", "by_value_pickler", "pack_arguments"]
 
 MAX_FUNCTIONS = 4096
 """So many are remembered; a forgotten one is sent again."""
@@ -228,11 +228,11 @@ def _dumps_alone(value: Any) -> bytes:
 
 
 def _dumps(value: Any, buffers: Buffers | None) -> bytes:
-    return packing.dumps_with(_pickler(), value, buffers)
+    return packing.dumps_with(by_value_pickler(), value, buffers)
 
 
 @functools.cache
-def _pickler() -> Any:
+def by_value_pickler() -> Any:
     """A pickler that sends a decorated function by its name, and what only this process can import by value."""
 
     class Pickler(packing.pickler()):  # type: ignore[misc]

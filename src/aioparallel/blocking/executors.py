@@ -101,6 +101,17 @@ class Door:
             portal.do(self._open)
         return portal
 
+    def width(self) -> int:
+        """How many calls run at a time, which some executors know only when they are open."""
+        self.open().run(self.pool.start)
+        return self.pool._capacity()
+
+    def folder(self) -> str | None:
+        """Where files may be put that its workers are to map, if there is such a place."""
+        self.open().run(self.pool.start)
+        folder: str | None = getattr(self.pool, "_folder", None)
+        return folder
+
     def shutdown(self, wait: bool, left: Left) -> None:
         """Close."""
         portal = self._portal
@@ -204,8 +215,12 @@ class Executor(concurrent.futures.Executor):
 
     @property
     def _max_workers(self) -> int:
-        """How many calls run at a time, under the name that the standard library has for it; Dask asks."""
-        return self._door.pool._capacity()
+        """How many calls run at a time, under the name that the standard library has for it.
+
+        Dask and joblib ask before they submit something. It waits until the executor is open, for some know it only
+        then.
+        """
+        return self._door.width()
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Hand over a call; waits for nothing.
