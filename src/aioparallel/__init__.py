@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._executors.pool import Executor
     from ._executors.process import ProcessExecutor
     from ._executors.progress import Progress
+    from ._executors.ray import RayExecutor
     from ._executors.serial import SerialExecutor
     from ._executors.stream import Stream
     from ._executors.thread import ThreadExecutor
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         PoolFullError,
         RemoteError,
         RemoteTraceback,
+        StoreFullError,
         TaskTimeoutError,
         WorkerLostError,
         WorkerStartError,
@@ -69,13 +71,14 @@ _NAMES = {
     "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
     "_executors.progress": "Progress",
+    "_executors.ray": "RayExecutor",
     "_executors.stream": "Stream",
     "_futures.limits": "Limit",
     "_futures.smart": "SmartFuture",
     "_futures.waiting": "later wait_all wait_any",
     "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError NotReadyError "
-    "PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback TaskTimeoutError WorkerLostError "
-    "WorkerStartError",
+    "PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback StoreFullError TaskTimeoutError "
+    "WorkerLostError WorkerStartError",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
     "_verbs.ambient": "aclose configure",
@@ -114,12 +117,14 @@ __all__ = [
     "PoolStatus",
     "ProcessExecutor",
     "Progress",
+    "RayExecutor",
     "RemoteError",
     "RemoteTraceback",
     "Retry",
     "SerialExecutor",
     "SmartFuture",
     "StatefulPool",
+    "StoreFullError",
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",

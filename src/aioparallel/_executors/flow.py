@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Flow", "Plan", "Runner"]
 
 AHEAD = 2
-"""By default, so many times what runs at a time is in flight or ready."""
+"""By default, so many times what runs at a time is in flight or ready, unless the executor is far away."""
 AHEAD_OF_KEYS = 1000
 """With a limit for each key, so many: the items of a key that must wait should not hide those of others."""
 MAX_HELD = 10_000
@@ -312,7 +312,8 @@ class Flow:
     async def _until_room(self, pool: Runner) -> int:
         keyed = getattr(self._call_options.limit, "key", None) is not None
         chunk = 1 if self._chunker is None else self._chunker.size()
-        self._ahead = max(AHEAD * pool._capacity() * chunk, AHEAD_OF_KEYS if keyed else 1)
+        ahead = getattr(pool, "ahead", AHEAD)
+        self._ahead = max(ahead * pool._capacity() * chunk, AHEAD_OF_KEYS if keyed else 1)
         while (room := self.room()) < 1:
             self.hungry = True
             self._room_news.clear()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
-from .._model.options import CallOptions, Retry
+from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
 
 __all__ = [
     "CARRY",
@@ -124,6 +124,8 @@ class MapOptions:
     priority: int = 0
     limit: Any = None
     name: str | None = None
+    origin: CallOptions = DEFAULT_OPTIONS
+    """What is said here is said on top of this: it may have options that only its executor knows."""
 
     def __post_init__(self) -> None:
         if self.errors not in {"raise", "finish", "return", CARRY}:
@@ -154,19 +156,29 @@ class MapOptions:
         Raises:
             TypeError, ValueError: There is no such option, or its value makes no sense.
         """
-        known = [field.name for field in fields(cls)]
+        known = _keywords(cls)
         unknown = sorted(set(keywords) - set(known))
         if unknown:
             raise TypeError(f"{door}() has no option {', '.join(unknown)} (there are {', '.join(known)})")
-        return cls(**{**({} if defaults is None else vars(defaults)), **keywords})
+        origin = DEFAULT_OPTIONS if defaults is None else defaults
+        return cls(**{**_shared(origin), **keywords}, origin=origin)
 
     def call_options(self) -> CallOptions:
         """The options of each item's call."""
-        return CallOptions(**{field.name: getattr(self, field.name) for field in fields(CallOptions)})
+        return replace(self.origin, **_shared(self))
 
     def form(self) -> ItemForm:
         """How items become arguments."""
         return ItemForm(self.star, self.kwstar, tuple(self.args), dict(self.kwargs or {}))
+
+
+def _keywords(kind: type[MapOptions]) -> list[str]:
+    return [field.name for field in fields(kind) if field.name != "origin"]
+
+
+def _shared(options: MapOptions | CallOptions) -> dict[str, Any]:
+    """The options that maps and calls have in common."""
+    return {field.name: getattr(options, field.name) for field in fields(CallOptions)}
 
 
 def checked_count(name: str, value: Any, least: int = 1) -> int:
@@ -181,7 +193,7 @@ def with_map_options(function: F) -> F:
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     known = {each.name for each in own}
-    options = [_parameter(field) for field in fields(MapOptions) if field.name not in known]
+    options = [_parameter(field) for field in fields(MapOptions) if field.name not in {*known, "origin"}]
     function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
     return function
 

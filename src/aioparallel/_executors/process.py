@@ -264,7 +264,7 @@ class WorkerSteps:
 
     def __init__(
         self,
-        pool: ProcessExecutor,
+        pool: Executor,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

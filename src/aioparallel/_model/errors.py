@@ -13,7 +13,8 @@ The tree::
     +-- WorkerLostError          the worker that ran the call died
     |   +-- PoisonTaskError      the call killed every worker that ran it
     +-- TaskTimeoutError         the call ran longer than its timeout (a TimeoutError)
-    +-- HostError                a remote host cannot be used
+    +-- HostError                a remote host, or a cluster, cannot be used
+    +-- StoreFullError           the object store of a cluster has no room left
     +-- RemoteError              stands in for an exception that cannot be rebuilt here
 
     RemoteTraceback              the cause of an exception that a worker raised
@@ -39,6 +40,7 @@ __all__ = [
     "PoolFullError",
     "RemoteError",
     "RemoteTraceback",
+    "StoreFullError",
     "TaskTimeoutError",
     "WorkerLostError",
     "WorkerStartError",
@@ -210,11 +212,23 @@ class TaskTimeoutError(AioParallelError, TimeoutError):
         return f"{head}\nIt was here:\n{self.stack}" if self.stack else head
 
 
-class HostError(AioParallelError):
-    """A remote host cannot be used.
+class StoreFullError(AioParallelError):
+    """The object store of a Ray cluster has no room for an argument, a constant or a result, nor has its disk.
+
+    Make fewer or smaller ones at a time, give the cluster more of both, or leave large results where they are made.
 
     Attributes:
-        host: Its name.
+        call: The name of the call.
+    """
+
+    call: str | None = None
+
+
+class HostError(AioParallelError):
+    """A remote host, or a cluster, cannot be used.
+
+    Attributes:
+        host: Its name or address.
         phase: What failed: ``dns``, ``connect``, ``host key``, ``auth``, ``python`` or ``handshake``.
     """
 
