@@ -11,6 +11,7 @@ The end of an item is noted by its future, and dealt with in the loop's next tur
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
@@ -114,6 +115,8 @@ class Flow:
         self._form = plan.options.form()
         self._call_options = plan.options.call_options()
         self._ahead = 1
+        self._most_flying = math.inf
+        """So many calls are in flight at most, where each of them is dear."""
         self._flying: set[_Item | Chunk] = set()
         self._landed: list[_Item | Chunk] = []
         self._pool: Runner | None = None
@@ -312,8 +315,9 @@ class Flow:
     async def _until_room(self, pool: Runner) -> int:
         keyed = getattr(self._call_options.limit, "key", None) is not None
         chunk = 1 if self._chunker is None else self._chunker.size()
-        ahead = getattr(pool, "ahead", AHEAD)
-        self._ahead = max(ahead * pool._capacity() * chunk, AHEAD_OF_KEYS if keyed else 1)
+        capacity, calls = pool._capacity(), getattr(pool, "ahead", None)
+        self._ahead = max(AHEAD * capacity * chunk, (calls or 1) * capacity, AHEAD_OF_KEYS if keyed else 1)
+        self._most_flying = math.inf if calls is None else calls * capacity
         while (room := self.room()) < 1:
             self.hungry = True
             self._room_news.clear()
@@ -323,6 +327,8 @@ class Flow:
 
     def room(self) -> int:
         """How many items may be pulled now."""
+        if len(self._flying) >= self._most_flying:
+            return 0
         results = self.results
         outstanding = self.pulled - results.passed
         prefetch = self.plan.options.prefetch

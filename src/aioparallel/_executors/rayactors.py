@@ -18,7 +18,7 @@ import anyio
 from .._child import wire
 from .._model.call import Call
 from .._model.errors import WorkerLostError
-from .._policy.ledger import Ledger, Seat, Spawn
+from .._policy.ledger import Ledger, Retire, Seat, Spawn
 from .._workers.returning import unpack_failure
 from .._workers.stateful import StateCall
 from .pool import Run
@@ -60,6 +60,10 @@ class StateActors(RayExecutor):
 
     def _takes_chunks(self, fn: Any) -> bool:
         return False
+
+    def _retire(self, run: Run, step: Retire) -> None:
+        assert isinstance(self._errands, Actors), "they are there before one retires"
+        self._errands.retire(step.seat)
 
     def _spawn(self, run: Run, step: Spawn) -> None:
         assert isinstance(self._errands, Actors), "they are there before the ledger wants some"
@@ -158,9 +162,17 @@ class Actors(Errands):
         self.pool._pump(self.run)
 
     def halt(self, call: Call) -> None:
-        """Take a call back if it has not been sent, and else kill its actor: that is the only way to stop it."""
+        """Take a call back if it has not been sent, and else kill its actor: that is the only way to stop it.
+
+        The call may end by itself before that; the actor is to be replaced all the same, and gets no other call.
+        """
         if not self._withdraw(call):
+            self.pool._carry_out(self.run, self.run.ledger.wear_out(call.worker))
             kill(call.worker.carrier.handle)
+
+    def retire(self, seat: Seat) -> None:
+        """An actor that was killed has ended its call before."""
+        self._gone(seat, lambda _: WorkerLostError(f"{seat} was killed", worker=str(seat)), [])
 
 
 def _cannot_start(seat: Seat, failure: BaseException) -> WorkerLostError:
