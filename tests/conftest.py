@@ -53,7 +53,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-            ray.init(num_cpus=4, include_dashboard=False, configure_logging=False)
+            ray.init(num_cpus=4, resources={"license": 2}, include_dashboard=False, configure_logging=False)
             up.set()
             done.wait()
             ray.shutdown()

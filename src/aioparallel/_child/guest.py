@@ -42,13 +42,15 @@ def answer(envelope: bytes, *large: Any) -> bytes | list[Any]:
     """Run a call, and return its packed :data:`Answer`; in a list with the buffers of its result, if there are any.
 
     Args:
-        envelope: A pickled tuple: who the call is, the verb, the function's key, its pickle (``None`` if that is the
-            first of what is large), how many of what is large are the function's, and the pickle of the arguments.
-        large: Buffers of the function, then of the arguments.
+        envelope: A pickled tuple: who the call is, the verb, the function's key, its pickle, how many of what is large
+            are the function's, and the pickle of the arguments.
+        large: What is large of the function, then of the arguments: the pickle, where the envelope has ``None`` for it,
+            and buffers.
     """
     who, verb, key, packed, count, payload = pickle.loads(envelope)
     began = monotonic()
-    ending, result, buffers = _run(who, verb, (key, packed, large[:count]), payload, large[count:])
+    arguments = large[count:] if payload is None else (payload, *large[count:])
+    ending, result, buffers = _run(who, verb, (key, packed, large[:count]), *arguments)
     packed = pickle.dumps((ending, monotonic() - began, result))
     return [packed, *buffers] if buffers else packed
 
@@ -59,7 +61,7 @@ def leave() -> None:
     _streams.close()
 
 
-def _run(who: Who, verb: int, function: Packed, payload: Any, buffers: Sequence[Any]) -> tuple[int, bytes, list[Any]]:
+def _run(who: Who, verb: int, function: Packed, payload: Any, *buffers: Any) -> tuple[int, bytes, list[Any]]:
     id, name, attempt, index = who
     current.set(Current(id, name, attempt, index, None, lambda: False))
     what = f"the function {name}"

@@ -328,23 +328,25 @@ class Errands:
         if len(payload) + sum(map(len, buffers)) > LARGE or _is_to_be_stored(call.function):
             group_of(self.run).start_soon(self._send_stored, call)
         else:
-            self._send(call, buffers)
+            self._send(call)
 
     async def _send_stored(self, call: Call) -> None:
         try:
             with anyio.CancelScope() as scope:
                 self._scopes[call] = scope
                 await self._store_function(call.function)
-                stored = [await self._store(buffer) for buffer in call.payload[1]]
+                payload, buffers = call.payload
+                large = [payload, *buffers] if len(payload) > LARGE else buffers
+                call.payload = payload if len(payload) <= LARGE else None, [await self._store(each) for each in large]
         except Exception as error:
             self._not_sent(call, error)
             return
         finally:
             del self._scopes[call]
-        if scope.cancelled_caught:
+        if scope.cancel_called:
             self._ended([(call.seq, Ending.WITHDRAWN, None, 0.0)], call)
         else:
-            self._send(call, stored)
+            self._send(call)
 
     async def _store_function(self, function: Function) -> None:
         """Store what is large of it, if nobody has; several calls may come to that at once."""
@@ -359,12 +361,12 @@ class Errands:
 
         return await anyio.to_thread.run_sync(ray.put, pickle.PickleBuffer(large), limiter=self._limiter)
 
-    def _send(self, call: Call, buffers: list[Any]) -> None:
-        function = call.function
+    def _send(self, call: Call) -> None:
+        function, (payload, buffers) = call.function, call.payload
         who = (call.future.id, call.name, call.attempts, call.worker.index)
         packed = None if len(function.packed) > LARGE else function.packed
         key = f"{self._key}-{function.number}"
-        envelope = pickle.dumps((who, call.kind, key, packed, len(function.stored), bytes(call.payload[0])))
+        envelope = pickle.dumps((who, call.kind, key, packed, len(function.stored), payload))
         try:
             self._hand_over(call, [envelope, *function.stored, *map(_as_argument, buffers)])
         except Exception as error:
@@ -501,8 +503,12 @@ class Errands:
             kill(actor)
 
     def _not_sent(self, call: Call, error: Exception) -> None:
+        """Ray has refused the call: what is wrong with its options it says well enough by itself."""
+        from ray.exceptions import RayError
+
         self._end_stream(call)
-        self._ended([(call.seq, Ending.RAISED, translated(call, error), 0.0)], call)
+        problem = translated(call, error) if isinstance(error, RayError) else error
+        self._ended([(call.seq, Ending.RAISED, problem, 0.0)], call)
 
     def _ended(self, ends: list[WorkerEnd], call: Call) -> None:
         self.pool._answered(self.run, call.worker, ends)
