@@ -33,7 +33,8 @@ PROC = Path("/proc")
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up first and so torn down last: after the test's other fixtures and its event loop."""
-    if request.node.get_closest_marker("ray"):
+    ray = request.node.get_closest_marker("ray")
+    if ray is not None and ray.kwargs.get("shared", True):
         request.getfixturevalue("local_ray")  # it stays, so it must be there before we look
     probes = [probe for check, probe in PROBES.items() if _applies(request, check)]
     before = _seen(probes)

@@ -171,7 +171,9 @@ def _connect(address: str | None, options: dict[str, Any]) -> None:
     if wanted == "local":
         _give_token()
         options = {"include_dashboard": False, **options}
-    elif wanted != "auto":
+    elif wanted == "auto":
+        _try_what_is_found()
+    else:
         _try(wanted)
     try:
         with _quiet_logger():
@@ -239,6 +241,22 @@ def _try(address: str) -> None:
             phase="connect",
         ) from error
     if not address.startswith("ray://"):
+        _try_control_store(address)
+
+
+def _try_what_is_found() -> None:
+    """The same for the cluster that Ray finds on this machine; it uses a token for that by itself, if it has one."""
+    try:
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # other names: then ray.init has to find out
+        return
+    try:
+        address = canonicalize_bootstrap_address("auto")
+    except ConnectionError as error:
+        raise _cannot_connect("auto", error) from error
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    if address is not None:
         _try_control_store(address)
 
 

@@ -280,7 +280,7 @@ async def test_executors_share_a_connection() -> None:
 
 async def test_another_cluster_at_the_same_time(pool: RayExecutor) -> None:
     """A process is connected to one cluster: another address meanwhile is refused."""
-    with pytest.raises(HostError, match="cannot be connected to 10.0.0.1:6379 as well") as caught:
+    with pytest.raises(HostError, match=r"cannot be connected to 10\.0\.0\.1:6379 as well") as caught:
         await RayExecutor("10.0.0.1:6379").start()
     assert caught.value.phase == "connect"
     assert await pool.submit(jobs.add, 1, 2) == 3
@@ -340,3 +340,20 @@ def test_a_port_that_refuses() -> None:
     assert (caught.value.phase, caught.value.host) == ("connect", "127.0.0.1")
     with pytest.raises(HostError, match="answers"):
         raylink._try(f"ray://[::1]:{port}")
+
+
+@pytest.mark.parametrize(
+    ("address", "error", "phase", "match"),
+    [
+        ("auto", ConnectionError("Could not find any running Ray instance."), "connect", "ray start --head"),
+        ("head:1", RuntimeError("Version mismatch: The cluster was started with: ..."), "python", "do not fit"),
+        ("head:1", RuntimeError("token authentication is enabled but no token was found"), "auth", "RAY_AUTH_TOKEN"),
+        ("head:1", ConnectionError("Failed to connect"), "connect", "head:1: Ray does not connect"),
+    ],
+)
+def test_what_ray_says_when_it_does_not_connect(address: str, error: Exception, phase: str, match: str) -> None:
+    """What Ray says is told in our words, with the phase in which it failed."""
+    ours = raylink._cannot_connect(address, error)
+    assert match in str(ours)
+    assert str(error) in str(ours)
+    assert (ours.host, ours.phase) == (address, phase)
