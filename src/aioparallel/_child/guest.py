@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    Who = tuple[int, str, int, int]
-    """Id of the call, name of the function, attempt, worker index."""
+    Who = tuple[int, str, int, int, list[str]]
+    """Id of the call, name of the function, attempt, worker index, and where else modules are found."""
     Answer = tuple[int, float, bytes]
     """Ending, seconds, payload."""
     Packed = tuple[str, Any, Sequence[Any]]
@@ -62,7 +62,8 @@ def leave() -> None:
 
 
 def _run(who: Who, verb: int, function: Packed, payload: Any, *buffers: Any) -> tuple[int, bytes, list[Any]]:
-    id, name, attempt, index = who
+    id, name, attempt, index, path = who
+    follow(path)
     current.set(Current(id, name, attempt, index, None, lambda: False))
     what = f"the function {name}"
     try:

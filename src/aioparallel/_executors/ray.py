@@ -46,7 +46,7 @@ from .._model.errors import CallCancelledError, StoreFullError, WorkerLostError,
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of
 from .._policy.ledger import Halt, Ledger, Place, Seat, WorkerEnd
-from .._workers.raylink import Link, enter, remote_functions
+from .._workers.raylink import Link, enter, later_path, remote_functions
 from .._workers.returning import cannot_be_rebuilt, unpack_failure
 from .._workers.shipping import Function, Functions, pack_arguments
 from .local import group_of
@@ -308,6 +308,7 @@ class Errands:
         self._storing: dict[int, anyio.Lock] = {}
         """For each large function: who stores it."""
         self._limiter = anyio.CapacityLimiter(STORING_THREADS)
+        self._path = later_path()
         self._key = secrets.token_hex(8)
         """Tells our functions from those of others, in workers that serve us all."""
 
@@ -363,7 +364,7 @@ class Errands:
 
     def _send(self, call: Call) -> None:
         function, (payload, buffers) = call.function, call.payload
-        who = (call.future.id, call.name, call.attempts, call.worker.index)
+        who = (call.future.id, call.name, call.attempts, call.worker.index, self._path)
         packed = None if len(function.packed) > LARGE else function.packed
         key = f"{self._key}-{function.number}"
         envelope = pickle.dumps((who, call.kind, key, packed, len(function.stored), payload))

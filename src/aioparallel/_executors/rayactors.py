@@ -127,7 +127,7 @@ class Actors(Errands):
         if self.run.ledger.closing:
             return
         seat.carrier = Actor(f"{self.pool.name}-{seat.index}", self._resident.options(**self._demands).remote())
-        who = (0, "the initializer", 1, seat.index)
+        who = (0, "the initializer", 1, seat.index, self._path)
         envelope = pickle.dumps((who, wire.RUN, f"{self._key}-prepare", self._prepare, 0, b""))
         self._ask(partial(self._prepared, seat), seat.carrier.handle.answer.remote(envelope))
 

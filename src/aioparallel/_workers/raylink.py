@@ -28,7 +28,7 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,7 +37,7 @@ from typing import Any
 from .. import _child
 from .._model.errors import HostError, WorkerStartError
 
-__all__ = ["Link", "enter", "remote_functions"]
+__all__ = ["Link", "enter", "later_path", "remote_functions"]
 
 TCP_SECONDS = 3.0
 """So long an address may take to accept a connection."""
@@ -143,7 +143,7 @@ def _forget(link: Link) -> None:
 
 
 @contextmanager
-def _connected(address: str | None, options: dict[str, Any]) -> Iterator[None]:
+def _connected(address: str | None, options: dict[str, Any]) -> Generator[None, None, None]:
     """Be connected; as somebody else is, if this process is already."""
     import ray
 
@@ -287,7 +287,7 @@ _token = secrets.token_hex(32)
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
+def _environment_kept() -> Generator[None, None, None]:
     """Take back the environment variables that Ray, or we for it, have set."""
     before = _ray_variables()
     try:
@@ -303,7 +303,7 @@ def _ray_variables() -> dict[str, str]:
 
 
 @contextmanager
-def _quiet_logger() -> Iterator[None]:
+def _quiet_logger() -> Generator[None, None, None]:
     """Ray has a few things to say at its start that concern nobody."""
     logger = logging.getLogger("ray")
     before = logger.level
@@ -337,7 +337,7 @@ def _functions(texts: dict[str, str], path: list[str]) -> tuple[Any, Any, Any]:
         if name in sys.modules:
             return sys.modules[name]
         from importlib import import_module
-        from importlib.util import spec_from_loader
+        from importlib.util import find_spec, spec_from_loader
 
         class Texts:
             def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
@@ -354,9 +354,7 @@ def _functions(texts: dict[str, str], path: list[str]) -> tuple[Any, Any, Any]:
                 return texts[name]
 
         sys.meta_path.append(Texts())
-        try:
-            import cloudpickle  # noqa: F401
-        except ImportError:  # Ray has one of its own
+        if find_spec("cloudpickle") is None:  # Ray has one of its own
             import ray.cloudpickle
 
             sys.modules["cloudpickle"] = ray.cloudpickle
@@ -384,6 +382,17 @@ def _functions(texts: dict[str, str], path: list[str]) -> tuple[Any, Any, Any]:
 
 
 _made: dict[str, Any] = {}
+_path: list[str] = []
+"""Where modules were found when these were made."""
+
+
+def later_path() -> list[str]:
+    """Where else modules are found by now."""
+    return [entry for entry in _absolute_path() if entry not in _path]
+
+
+def _absolute_path() -> list[str]:
+    return [entry or os.getcwd() for entry in sys.path]
 
 
 def remote_functions() -> tuple[Any, Any, Any]:
@@ -391,7 +400,8 @@ def remote_functions() -> tuple[Any, Any, Any]:
     import ray
 
     if not _made:
-        answer, telling, resident = _functions(_texts(), [entry or os.getcwd() for entry in sys.path])
+        _path.extend(_absolute_path())
+        answer, telling, resident = _functions(_texts(), _path)
         _made["answer"] = ray.remote(max_retries=0)(answer)
         _made["telling"] = ray.remote(max_retries=0, num_returns="streaming")(telling)
         _made["resident"] = ray.remote(max_restarts=0, max_task_retries=0)(resident)

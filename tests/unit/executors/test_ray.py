@@ -175,14 +175,17 @@ async def test_items_that_cannot_travel(pool: RayExecutor) -> None:
     assert "lock" in str(outcomes[70].error)
 
 
-async def test_what_is_missing_there(pool: RayExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """A module that only this process can import travels by value; one that fails to be imported there is named."""
-    (tmp_path / "onlyhere.py").write_text("import os\nif 'driver' not in os.environ: raise ImportError('not there')\n")
-    monkeypatch.setenv("driver", "1")
+async def test_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Modules are found where this process finds them; one that cannot be imported there is named."""
+    (tmp_path / "elsewhere.py").write_text("def double(n): return 2 * n\n")
+    (tmp_path / "onlyhere.py").write_text("import os\nif 'HERE' not in os.environ: raise ImportError('not there')\n")
+    monkeypatch.setenv("HERE", "1")
     monkeypatch.syspath_prepend(tmp_path)
-    onlyhere = importlib.import_module("onlyhere")
-    with pytest.raises(aioparallel.PicklingError, match="cannot be rebuilt in the worker"):
-        await pool.submit(getattr, onlyhere, "__name__")
+    elsewhere, onlyhere = importlib.import_module("elsewhere"), importlib.import_module("onlyhere")
+    async with RayExecutor() as later:
+        assert await later.submit(elsewhere.double, 3) == 6
+        with pytest.raises(aioparallel.PicklingError, match="cannot be rebuilt in the worker"):
+            await later.submit(getattr, onlyhere, "__name__")
 
 
 # Ends
