@@ -123,7 +123,7 @@ class Chunk:
             return
         if error is None:
             self._ended(*self.future.result())
-        elif isinstance(error, WorkerLostError) and error.ended is not None:
+        elif isinstance(error, WorkerLostError):
             self._lost(error)
         elif isinstance(error, PicklingError):
             self.flow.one_by_one(self.index, self.items[: self.count])
@@ -132,7 +132,14 @@ class Chunk:
                 self.flow.failed(self.index + offset, item, error, self.future)
 
     def _lost(self, error: WorkerLostError) -> None:
-        """The worker died in one item; what came before has ended, what comes after has not begun."""
+        """The worker died in one item; what came before has ended, what comes after has not begun.
+
+        Unless nobody knows in which item: then each of them may be the one.
+        """
+        if error.ended is None:
+            for offset, item in enumerate(self.items[: self.count]):
+                self.flow.lost(self.index + offset, item, error, self.future)
+            return
         values, failures = error.ended
         ended = min(len(values), self.count)
         self._tell(values[: self.count], failures)

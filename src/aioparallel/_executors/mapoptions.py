@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
 from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
@@ -156,12 +156,17 @@ class MapOptions:
         Raises:
             TypeError, ValueError: There is no such option, or its value makes no sense.
         """
-        known = _keywords(cls)
+        known = [field.name for field in cls.keywords()]
         unknown = sorted(set(keywords) - set(known))
         if unknown:
             raise TypeError(f"{door}() has no option {', '.join(unknown)} (there are {', '.join(known)})")
         origin = DEFAULT_OPTIONS if defaults is None else defaults
         return cls(**{**_shared(origin), **keywords}, origin=origin)
+
+    @classmethod
+    def keywords(cls) -> list[Field[Any]]:
+        """What callers can say."""
+        return [field for field in fields(cls) if field.name != "origin"]
 
     def call_options(self) -> CallOptions:
         """The options of each item's call."""
@@ -170,10 +175,6 @@ class MapOptions:
     def form(self) -> ItemForm:
         """How items become arguments."""
         return ItemForm(self.star, self.kwstar, tuple(self.args), dict(self.kwargs or {}))
-
-
-def _keywords(kind: type[MapOptions]) -> list[str]:
-    return [field.name for field in fields(kind) if field.name != "origin"]
 
 
 def _shared(options: MapOptions | CallOptions) -> dict[str, Any]:
@@ -193,12 +194,12 @@ def with_map_options(function: F) -> F:
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     known = {each.name for each in own}
-    options = [_parameter(field) for field in fields(MapOptions) if field.name not in {*known, "origin"}]
+    options = [_parameter(field) for field in MapOptions.keywords() if field.name not in known]
     function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
     return function
 
 
-def _parameter(field: Any) -> inspect.Parameter:
+def _parameter(field: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
 
 

@@ -188,6 +188,23 @@ async def test_modules(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
             await later.submit(getattr, onlyhere, "__name__")
 
 
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_a_chunk_whose_worker_dies(pool: RayExecutor, log: Log, idempotent: bool) -> None:
+    """Nobody knows how far a chunk came whose worker died: its items are lost, or sent again, alone, if they may be."""
+
+    def work(n: int) -> int:
+        if n == 12 and "died" not in log.read():
+            log.write("died")
+            os._exit(1)
+        return n
+
+    keywords: dict[str, Any] = {"chunksize": 5, "idempotent": idempotent, "errors": "return"}
+    outcomes = await pool.map(work, range(20), **keywords)
+    lost = [outcome.index for outcome in outcomes if isinstance(outcome.error, WorkerLostError)]
+    assert lost == ([] if idempotent else [10, 11, 12, 13, 14])
+    assert [outcome.value for outcome in outcomes if outcome.ok] == [n for n in range(20) if n not in lost]
+
+
 # Ends
 
 
