@@ -13,11 +13,12 @@ OTHER_VERSIONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-here test-others lint format bench clean
+.PHONY: help demo test test-here test-others test-engines lint format bench clean
 
 help:
 	@echo 'make demo    measure the standard library with all CPUs, and compare with one (ARGS="--json", ...)'
 	@echo 'make test    all tests here, then the portable ones on the other Pythons of this machine (ARGS="-k map", ...)'
+	@echo 'make test-engines   those with Ray, joblib, scikit-learn and Dask, which are installed for it'
 	@echo 'make lint    ruff, mypy and pyright'
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   side by side with the rivals that can be installed (ARGS=...)'
@@ -40,6 +41,12 @@ test-3.%:
 	@if $(PYTHON_OF_VENV) -V | grep -q ' 3\.$*\.'; then exit 0; fi; \
 	.ci/venv $(VENV)-3.$* test 3.$* || { status=$$?; test $$status -eq 3 && exit 0 || exit $$status; }; \
 	.ci/pytest $(VENV)-3.$*/bin/python $(PORTABLE_TESTS) $(ARGS)
+
+# What needs other engines lives in an environment of its own, for Ray and scikit-learn are large.
+test-engines:
+	@.ci/venv $(VENV)-engines test,engines
+	@.ci/pytest $(VENV)-engines/bin/python tests/engines $(ARGS)
+	@.ci/pytest $(VENV)-engines/bin/python -m ray tests/engines tests/contract tests/unit/executors/test_ray.py $(ARGS)
 
 lint:
 	@.ci/venv $(VENV) lint
@@ -64,5 +71,5 @@ bench:
 	$(VENV)-bench/bin/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-3.* $(VENV)-bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* $(VENV)-bench $(VENV)-engines build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

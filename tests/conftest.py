@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -48,12 +49,40 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up first and so torn down last: after the test's other fixtures and its event loop."""
+    ray = request.node.get_closest_marker("ray")
+    if ray is not None and ray.kwargs.get("shared", True):
+        request.getfixturevalue("local_ray")  # it stays, so it must be there before we look
     probes = [probe for check, probe in PROBES.items() if _applies(request, check)]
     before = _seen(probes)
     yield
     if left := _wait_until_gone(lambda: _new(_seen(probes), before)):
         _end(left)
         pytest.fail(f"still there after the test: {', '.join(left.values())}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A Ray on this machine that tests share, with a home folder of its own: to start one takes several seconds."""
+    up, done = threading.Event(), threading.Event()
+
+    def keep() -> None:  # in a thread that stays, for its processes die with the thread that has started them
+        import ray
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+            ray.init(num_cpus=4, resources={"license": 2}, include_dashboard=False, configure_logging=False)
+            up.set()
+            done.wait()
+            ray.shutdown()
+
+    thread = threading.Thread(target=keep, name="ray for all tests", daemon=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        thread.start()
+        assert up.wait(50)
+    yield
+    done.set()
+    thread.join()
 
 
 @pytest.fixture(autouse=True)

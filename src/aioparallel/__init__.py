@@ -2,7 +2,8 @@
 
 The layers, each of which imports only what stands below it::
 
-    cli  blocking  joblib  testing   other doors, built on this face alone
+    joblib                           runs joblib on the executors of `blocking`
+    cli  blocking  testing           other doors, built on this face
     _verbs                           what users say: decorators, maps, ambient executors
     _executors                       where calls run: one file for each kind of pool
     _workers                         what executors place calls on
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ._executors.pool import Executor
     from ._executors.process import ProcessExecutor
     from ._executors.progress import Progress
+    from ._executors.ray import RayExecutor
     from ._executors.remote import RemoteExecutor
     from ._executors.serial import SerialExecutor
     from ._executors.stream import Stream
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         PoolFullError,
         RemoteError,
         RemoteTraceback,
+        StoreFullError,
         TaskTimeoutError,
         WorkerLostError,
         WorkerStartError,
@@ -72,6 +75,7 @@ _NAMES = {
     "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
     "_executors.progress": "Progress",
+    "_executors.ray": "RayExecutor",
     "_executors.remote": "RemoteExecutor",
     "_executors.stream": "Stream",
     "_futures.limits": "Limit",
@@ -79,7 +83,7 @@ _NAMES = {
     "_futures.waiting": "later wait_all wait_any",
     "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError "
     "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
-    "TaskTimeoutError WorkerLostError WorkerStartError",
+    "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
     "_model.hosts": "Host",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
@@ -122,6 +126,7 @@ __all__ = [
     "PoolStatus",
     "ProcessExecutor",
     "Progress",
+    "RayExecutor",
     "RemoteError",
     "RemoteExecutor",
     "RemoteTraceback",
@@ -129,6 +134,7 @@ __all__ = [
     "SerialExecutor",
     "SmartFuture",
     "StatefulPool",
+    "StoreFullError",
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",

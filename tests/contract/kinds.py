@@ -36,12 +36,14 @@ class Kind:
         pickles: Arguments and results travel by pickle.
         separate: Calls run in processes of their own, which may die, and can be killed.
         stops: A running call that is cancelled is stopped at once.
+        confirms: When it has been stopped, its process is gone; otherwise that takes another moment.
         stays: Its workers survive the end of one ``run`` of the loop.
         contexts: Calls see the caller's context variables.
         streams: It runs generator functions.
         loops: It runs ``async def`` functions.
         told: It knows when a call begins; otherwise starting a process counts as running the call.
         checks: Which checks for leaks do not apply, and whose fault that is.
+        mark: Its tests run only where it is asked for.
     """
 
     name: str
@@ -53,12 +55,14 @@ class Kind:
     pickles: bool = False
     separate: bool = False
     stops: bool = True
+    confirms: bool = True
     stays: bool = True
     contexts: bool = False
     streams: bool = True
     loops: bool = True
     told: bool = True
     checks: tuple[tuple[str, bool], ...] = ()
+    mark: str | None = None
 
     def make(self, workers: int = 2, **options: Any) -> Any:
         """A new executor, not started."""
@@ -114,6 +118,18 @@ KINDS = [
         checks=(("tasks", False), ("processes", False), ("fds", False)),
     ),
     Kind("remote", "tests.contract.remote:RemotePool", pickles=True, separate=True),
+    Kind(
+        "ray",
+        "aioparallel:RayExecutor",
+        workers="max_workers",
+        pickles=True,
+        separate=True,
+        told=False,
+        confirms=False,
+        # Ray's processes come and go as it likes.
+        checks=(("processes", False), ("fds", False)),
+        mark="ray",
+    ),
 ]
 
 
@@ -124,6 +140,7 @@ def every(condition: Callable[[Kind], object] = lambda kind: True) -> pytest.Mar
 
 def _param(kind: Kind) -> Any:
     marks = [pytest.mark.leak_check(**dict(kind.checks))] if kind.checks else []
+    marks += [getattr(pytest.mark, kind.mark)] if kind.mark else []
     return pytest.param(kind, id=kind.name, marks=marks)
 
 

@@ -24,7 +24,9 @@ def killing(kind: Kind) -> bool:
 
 async def assert_stopped(kind: Kind, gate: Gate, count: int = 1) -> None:
     """So many calls that had come to the gate are really gone: their processes ended, or they will not go through."""
-    if kind.separate:
+    if kind.separate and not kind.confirms:
+        await until(lambda: sum(not is_alive(pid) for pid in gate.entered) == count)
+    elif kind.separate:
         dead = [pid for pid in gate.entered if not is_alive(pid)]
         assert len(dead) == count, f"{gate.entered}, of which {dead} have ended"
     gate.open()

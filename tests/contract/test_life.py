@@ -14,11 +14,18 @@ import pytest
 from aioparallel import CallCancelledError, ExecutorClosedError, SmartFuture, wait_all
 from tests.contract import jobs
 from tests.contract.kinds import Kind, every
-from tests.tools import Gate, Log, hold, is_alive, until
+from tests.tools import Gate, Log, hold, is_alive, until, wait_for
 
 
 def later(kind: Kind) -> bool:
     return kind.later
+
+
+def assert_ended(kind: Kind, gate: Gate) -> None:
+    """The processes that had come to the gate are gone."""
+    if not kind.confirms:
+        wait_for(lambda: not any(map(is_alive, gate.entered)))
+    assert not any(map(is_alive, gate.entered))
 
 
 @every()
@@ -129,7 +136,7 @@ def test_left_open_with_calls(kind: Kind, tmp_path: Any) -> None:
         assert all(call.cancelled() for call in calls)
         assert not gate.left
     if kind.separate:
-        assert not any(map(is_alive, gate.entered))
+        assert_ended(kind, gate)
 
 
 @pytest.fixture(scope="module")
@@ -294,7 +301,7 @@ async def test_leaving_early_stops_everything(kind: Kind, gate: Gate, log: Log, 
     assert not log.lines
     assert not gate.left
     if kind.separate:
-        assert not any(map(is_alive, gate.entered))
+        assert_ended(kind, gate)
 
 
 @every(lambda kind: kind.later and kind.stops)
@@ -310,7 +317,7 @@ async def test_close_that_is_cancelled(kind: Kind, gate: Gate) -> None:
         await closing
     assert all(call.cancelled() for call in calls)
     if kind.separate:
-        assert not any(map(is_alive, gate.entered))
+        assert_ended(kind, gate)
     gate.open()
     assert not gate.left
     with pytest.raises(ExecutorClosedError):

@@ -22,13 +22,16 @@ LAYERS = [
     {"_executors"},
     {"_verbs"},
     {PACKAGE},  # the face: it re-exports the layers below it
-    {"blocking", "cli", "joblib", "testing"},
+    {"blocking", "cli", "testing"},
+    {"joblib"},  # on the executors of `blocking`
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 HEAVY = ["asyncssh", "ray", "rich", "numpy", "multiprocessing", "concurrent.futures.process"]
 """What `import aioparallel` leaves to those who use it."""
+
+TOLD_OF_THE_END = f"{PACKAGE}.blocking.portal"
 
 NOT_FOR_DECISIONS = {"anyio", "asyncio", "socket", "ssl", "subprocess", "threading", "time"}
 """Modules of clocks, waiting and the outside world: a policy gets all that as arguments."""
@@ -124,10 +127,15 @@ def stray_tasks(module: Module) -> Iterator[str]:
 
 
 def exit_hooks(module: Module) -> Iterator[str]:
-    """Nothing is left for the end of the interpreter. (An agent that ends a worker runs what its user left.)"""
+    """Nothing is left for the end of the interpreter. (An agent that ends a worker runs what its user left.)
+
+    One module is told of it, so that its thread, for which Python waits, ends: its docstring says why.
+    """
     for node in module.of_type(ast.ImportFrom, ast.Attribute):
         if isinstance(node, ast.ImportFrom) and node.module == "atexit":
             yield f"line {node.lineno}: from atexit import"
+        elif isinstance(node, ast.Attribute) and node.attr == "_register_atexit" and module.name != TOLD_OF_THE_END:
+            yield f"line {node.lineno}: {ast.unparse(node)} is for {TOLD_OF_THE_END} alone"
         elif isinstance(node, ast.Attribute) and ast.unparse(node).startswith("atexit.") and "run" not in node.attr:
             yield f"line {node.lineno}: {ast.unparse(node)}"
 
@@ -204,6 +212,7 @@ def test_a_module_keeps_the_rules(name: str) -> None:
         (stray_tasks, "_verbs.maps", "from asyncio import ensure_future as go"),
         (exit_hooks, "_verbs.maps", "from atexit import register"),
         (exit_hooks, "_verbs.maps", "import atexit\natexit.register(f)"),
+        (exit_hooks, "_verbs.maps", "threading._register_atexit(f)"),
         (finalizers, "_verbs.maps", "class A:\n    def __del__(self): ..."),
         (
             task_groups_in_generators,
@@ -237,6 +246,7 @@ def test_a_broken_rule_is_noticed(rule: Rule, name: str, source: str) -> None:
         ("_policy.ledger", "import heapq\nfrom .._model.call import Call"),
         ("_futures.supervisor", "loop.create_task(f())"),
         ("cli.demo", "from aioparallel import ProcessExecutor"),
+        ("joblib", "from .blocking import Executor"),
         ("_verbs.maps", "async def f():\n  async with create_task_group() as g:\n    async def g(): yield 1"),
         ("_child.agent", "import atexit\natexit._run_exitfuncs()"),
         ("_verbs.maps", "async def f():\n  async with closing(x):\n    yield 1"),

@@ -16,6 +16,7 @@ from .._child.page import NOTES
 from .._futures.smart import SmartFuture
 from .._model.call import Call
 from .._model.errors import PicklingError, WorkerLostError
+from .mapoptions import CARRY
 
 if TYPE_CHECKING:
     from .flow import Flow
@@ -122,7 +123,7 @@ class Chunk:
             return
         if error is None:
             self._ended(*self.future.result())
-        elif isinstance(error, WorkerLostError) and error.ended is not None:
+        elif isinstance(error, WorkerLostError):
             self._lost(error)
         elif isinstance(error, PicklingError):
             self.flow.one_by_one(self.index, self.items[: self.count])
@@ -131,7 +132,14 @@ class Chunk:
                 self.flow.failed(self.index + offset, item, error, self.future)
 
     def _lost(self, error: WorkerLostError) -> None:
-        """The worker died in one item; what came before has ended, what comes after has not begun."""
+        """The worker died in one item; what came before has ended, what comes after has not begun.
+
+        Unless nobody knows in which item: then each of them may be the one.
+        """
+        if error.ended is None:
+            for offset, item in enumerate(self.items[: self.count]):
+                self.flow.lost(self.index + offset, item, error, self.future)
+            return
         values, failures = error.ended
         ended = min(len(values), self.count)
         self._tell(values[: self.count], failures)
@@ -173,7 +181,7 @@ def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options:
         return None
     # A chunk is never begun again as a whole: of its items, only the one to blame may be.
     calls = replace(calls, idempotent=False)
-    stop = options.errors != "return"
+    stop = options.errors not in {"return", CARRY}
 
     def submit(items: tuple[Any, ...], give_back: Callable[[int], None]) -> SmartFuture[Any]:
         future: SmartFuture[Any] = pool._submit_chunk(

@@ -11,6 +11,7 @@ The end of an item is noted by its future, and dealt with in the loop's next tur
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
@@ -26,8 +27,9 @@ from .._model.errors import CallCancelledError, ExecutorClosedError, WorkerLostE
 from .._model.info import CallState, Outcome
 from .._model.options import CallOptions
 from .chunking import Chunk, Chunker, chunker, map_target
+from .mapoptions import CARRY
 from .progress import Reporter, reporter
-from .results import Results
+from .results import Raised, Results
 from .sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Flow", "Plan", "Runner"]
 
 AHEAD = 2
-"""By default, so many times what runs at a time is in flight or ready."""
+"""By default, so many times what runs at a time is in flight or ready, unless the executor is far away."""
 AHEAD_OF_KEYS = 1000
 """With a limit for each key, so many: the items of a key that must wait should not hide those of others."""
 MAX_HELD = 10_000
@@ -113,6 +115,8 @@ class Flow:
         self._form = plan.options.form()
         self._call_options = plan.options.call_options()
         self._ahead = 1
+        self._most_flying = math.inf
+        """So many calls are in flight at most, where each of them is dear."""
         self._flying: set[_Item | Chunk] = set()
         self._landed: list[_Item | Chunk] = []
         self._pool: Runner | None = None
@@ -316,7 +320,9 @@ class Flow:
     async def _until_room(self, pool: Runner) -> int:
         keyed = getattr(self._call_options.limit, "key", None) is not None
         chunk = 1 if self._chunker is None else self._chunker.size()
-        self._ahead = max(AHEAD * pool._capacity() * chunk, AHEAD_OF_KEYS if keyed else 1)
+        capacity, calls = pool._capacity(), getattr(pool, "ahead", None)
+        self._ahead = max(AHEAD * capacity * chunk, (calls or 1) * capacity, AHEAD_OF_KEYS if keyed else 1)
+        self._most_flying = math.inf if calls is None else calls * capacity
         while (room := self.room()) < 1:
             self.hungry = True
             self._room_news.clear()
@@ -326,6 +332,8 @@ class Flow:
 
     def room(self) -> int:
         """How many items may be pulled now."""
+        if len(self._flying) >= self._most_flying:
+            return 0
         results = self.results
         outstanding = self.pulled - results.passed
         prefetch = self.plan.options.prefetch
@@ -396,6 +404,8 @@ class Flow:
         if errors == "return":
             worker, duration = (None, None) if future is None else _where(future, shared)
             self.results.add(index, 1, (Outcome(index, item, None, error, worker, duration),))
+        elif errors == CARRY:
+            self.results.add(index, 1, (Raised(error),))
         elif errors == "finish":
             self.results.add(index, 1, ())
             self._finish_early(index, error)

@@ -146,6 +146,14 @@ class Foreman:
             self.pool._carry_out(self.run, self.run.ledger.ended(self.seat, back, time.time()))
         self.lowest = min((call.options.priority for call in self.crew.waiting()), default=math.inf)
 
+    def withdraw(self, call: Call) -> bool:
+        """Have a call end as cancelled that has not begun; ``False`` if it has."""
+        if not self._take_back(call):
+            return False
+        self.run.ledger.cancel(call)  # what it asks for has been done already
+        self._tell([(call.seq, Ending.WITHDRAWN, None, 0.0)])
+        return True
+
     def halt(self, call: Call) -> None:
         """Take a call back, or ask it to stop; what cannot be asked is given up."""
         self.crew.collect()

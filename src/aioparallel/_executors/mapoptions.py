@@ -5,14 +5,25 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
-from .._model.options import CallOptions, Retry
+from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
 
-__all__ = ["Errors", "ItemForm", "MapKeywords", "MapOptions", "checked_count", "checked_items", "with_map_options"]
+__all__ = [
+    "CARRY",
+    "Errors",
+    "ItemForm",
+    "MapKeywords",
+    "MapOptions",
+    "checked_count",
+    "checked_items",
+    "with_map_options",
+]
 
 Errors = Literal["raise", "finish", "return"]
+CARRY = "carry"
+"""Instead of one of these, for doors of ours: failures come in their places among the results, and nothing ends."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -113,9 +124,11 @@ class MapOptions:
     priority: int = 0
     limit: Any = None
     name: str | None = None
+    origin: CallOptions = DEFAULT_OPTIONS
+    """What is said here is said on top of this: it may have options that only its executor knows."""
 
     def __post_init__(self) -> None:
-        if self.errors not in {"raise", "finish", "return"}:
+        if self.errors not in {"raise", "finish", "return", CARRY}:
             raise ValueError(f"errors={self.errors!r}: expected 'raise', 'finish' or 'return'")
         if self.chunksize != "auto":
             checked_count("chunksize", self.chunksize)
@@ -143,19 +156,30 @@ class MapOptions:
         Raises:
             TypeError, ValueError: There is no such option, or its value makes no sense.
         """
-        known = [field.name for field in fields(cls)]
+        known = [field.name for field in cls.keywords()]
         unknown = sorted(set(keywords) - set(known))
         if unknown:
             raise TypeError(f"{door}() has no option {', '.join(unknown)} (there are {', '.join(known)})")
-        return cls(**{**({} if defaults is None else vars(defaults)), **keywords})
+        origin = DEFAULT_OPTIONS if defaults is None else defaults
+        return cls(**{**_shared(origin), **keywords}, origin=origin)
+
+    @classmethod
+    def keywords(cls) -> list[Field[Any]]:
+        """What callers can say."""
+        return [field for field in fields(cls) if field.name != "origin"]
 
     def call_options(self) -> CallOptions:
         """The options of each item's call."""
-        return CallOptions(**{field.name: getattr(self, field.name) for field in fields(CallOptions)})
+        return replace(self.origin, **_shared(self))
 
     def form(self) -> ItemForm:
         """How items become arguments."""
         return ItemForm(self.star, self.kwstar, tuple(self.args), dict(self.kwargs or {}))
+
+
+def _shared(options: MapOptions | CallOptions) -> dict[str, Any]:
+    """The options that maps and calls have in common."""
+    return {field.name: getattr(options, field.name) for field in fields(CallOptions)}
 
 
 def checked_count(name: str, value: Any, least: int = 1) -> int:
@@ -170,12 +194,12 @@ def with_map_options(function: F) -> F:
     signature = inspect.signature(function)
     own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
     known = {each.name for each in own}
-    options = [_parameter(field) for field in fields(MapOptions) if field.name not in known]
+    options = [_parameter(field) for field in MapOptions.keywords() if field.name not in known]
     function.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
     return function
 
 
-def _parameter(field: Any) -> inspect.Parameter:
+def _parameter(field: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
 
 

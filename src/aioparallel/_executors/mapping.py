@@ -52,6 +52,8 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
         self._flow = Flow(plan)
         self._results = self._flow.results
         self._is_used_up = False
+        self._owed = 0
+        """Results of the last :meth:`_some` that count as waiting until it is asked again."""
 
     def __aiter__(self) -> Self:
         return self
@@ -121,6 +123,31 @@ class ParallelMap(AsyncIterator[T], Generic[T]):
         flow = self._flow
         state = "ended" if self._results.closed else "running" if flow.begun else "not begun"
         return f"<ParallelMap {flow.plan.name} {state}, {flow.pulled} items taken in>"
+
+    async def _some(self) -> list[T]:
+        """All results that are ready, at least one: for a consumer to whom the way here is long; none at the end.
+
+        But for the first they count as waiting until it comes back, so what is ahead of it stays as bounded as ever.
+        """
+        results = self._results
+        self._pass(self._owed)
+        while not results.ready:
+            if results.closed:
+                self._is_used_up = True
+                self._raise_error()
+                return []
+            await self._watch()
+        taken = list(results.ready)
+        results.ready.clear()
+        self._owed = len(taken) - 1
+        self._pass(1)
+        return taken
+
+    def _pass(self, count: int) -> None:
+        """The consumer has had so many results."""
+        self._results.passed += count
+        if self._flow.hungry:
+            self._flow.nudge()
 
     def _begin(self) -> None:
         flow = self._flow

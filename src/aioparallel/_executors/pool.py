@@ -18,6 +18,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
@@ -60,8 +61,11 @@ class Run:
         self.opened = False
         self.closing = False
         self.drain = True
-        self.arriving: set[Call] = set()
-        """Calls that other threads have submitted, and this run's thread has not seen yet."""
+        self.arriving: deque[tuple[Call, list[SmartFuture[Any]]]] = deque()
+        """Calls that other threads have submitted, and this run's thread has not seen yet; with their arguments that
+        are futures."""
+        self.expected = False
+        """Whether this run's thread is going to look at them."""
         self.waiting: set[Call] = set()
         """Calls that wait for the futures among their arguments, or for their limit."""
         self.admissions = Admissions()
@@ -80,6 +84,10 @@ class Run:
     def pending(self) -> int:
         """How many calls wait for a worker."""
         return self.ledger.queued + len(self.arriving)
+
+    def unqueued(self) -> list[Call]:
+        """The calls that the ledger has not seen."""
+        return [*(call for call, _ in list(self.arriving)), *self.waiting]
 
 
 class Executor(ABC):
@@ -468,8 +476,7 @@ class Executor(ABC):
 
     async def _stop_all(self, run: Run) -> None:
         """Cancel whatever is left, and wait at most ``grace`` until it has stopped."""
-        for call in [*run.arriving, *run.waiting]:
-            self._cancel_call(call)
+        self._end_unqueued(run)
         self._carry_out(run, run.ledger.cancel_all())
         with anyio.move_on_after(self.grace):
             await self._until(run, lambda: run.idle)
@@ -477,8 +484,7 @@ class Executor(ABC):
     def _settle_rest(self, run: Run) -> None:
         """The workers are gone, or never were; what they never answered ends here."""
         run.closing = run.ledger.closing = True
-        for call in [*run.arriving, *run.waiting]:
-            self._cancel_call(call)
+        self._end_unqueued(run)
         self._carry_out(run, run.ledger.cancel_queued())
         run.admissions.end_all()
         for seat in run.ledger.seats:
@@ -487,6 +493,16 @@ class Executor(ABC):
                     call.future._set_cancelled("its executor was closed before it stopped")
         if self._run is run:
             self._run = None
+
+    def _end_unqueued(self, run: Run) -> None:
+        """End what has not come to the ledger: cancelled, or failed as what has come there, if no worker can start."""
+        error = run.ledger.start_error
+        for call in run.unqueued():
+            if error is not None and call.phase is Phase.WAITING:
+                self._forget_arguments(run, call)
+                self._fail(run, call, error)
+            else:
+                self._cancel_call(call)
 
     async def _until(self, run: Run, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -535,10 +551,11 @@ class Executor(ABC):
         verb: int = 0,
         pin: Any = None,
         function: Any = None,
+        watcher: Callable[[SmartFuture[Any]], object] | None = None,
     ) -> SmartFuture[Any]:
         run = self._run
         if run is None or run.closing:
-            raise self._closed()
+            raise (None if run is None else run.ledger.start_error) or self._closed()
         if not self._has_room(run):
             raise PoolFullError(
                 f"{self.name}: as many calls wait already as max_pending={self.max_pending} allows; "
@@ -551,6 +568,8 @@ class Executor(ABC):
             call.function = function
         future: SmartFuture[Any] = SmartFuture(call, run.loop)
         call.future = future
+        if watcher is not None:
+            future._watch(watcher)
         pending = pending_in(args, kwargs)
         if not pending:
             self._prepare(call)
@@ -585,16 +604,24 @@ class Executor(ABC):
         return map_on(self, plain_function(fn), items, keywords, defaults)
 
     def _send_home(self, run: Run, call: Call, pending: list[SmartFuture[Any]]) -> None:
-        """Hand a call that another thread submits to the run's own thread."""
-        run.arriving.add(call)
+        """Hand a call that another thread submits to the run's own thread, which is woken once for many."""
+        run.arriving.append((call, pending))
+        if run.expected:
+            return
+        run.expected = True
         try:
-            run.loop.call_soon_threadsafe(self._accept, run, call, pending)
+            run.loop.call_soon_threadsafe(self._accept_all, run)
         except RuntimeError:  # the loop has been closed
-            run.arriving.discard(call)
+            run.expected = False
+            run.arriving.remove((call, pending))
             raise self._closed() from None
 
+    def _accept_all(self, run: Run) -> None:
+        run.expected = False  # first: whoever comes from now on knocks again
+        for _ in range(len(run.arriving)):  # and waits for the next turn, so that results have theirs
+            self._accept(run, *run.arriving.popleft())
+
     def _accept(self, run: Run, call: Call, pending: list[SmartFuture[Any]]) -> None:
-        run.arriving.discard(call)
         if call.phase is Phase.SETTLED:
             return
         if run.supervisor.done or (run.closing and not run.drain):
@@ -730,14 +757,38 @@ class Executor(ABC):
         run.ledger.resume(call)
         self._pump(run)
 
-    def _cancel_call(self, call: Call) -> bool:
-        run = self._run
-        if run is None or call.phase is Phase.SETTLED:
-            return False
+    def _recall(self, future: SmartFuture[Any]) -> bool:
+        """Cancel a call, unless it has begun and cannot be stopped; on the run's thread.
+
+        Returns:
+            Whether it will be cancelled.
+        """
+        return future.cancel()
+
+    def _forget_arguments(self, run: Run, call: Call) -> None:
+        """The call waits for nothing any more."""
         if call in run.waiting:
             run.waiting.discard(call)
             if isinstance(call.payload, Join):
                 call.payload.abandon()
+
+    def _cancel_waiting(self) -> None:
+        """Cancel every call that has not begun; on the run's thread."""
+        run = self._run
+        if run is None:
+            return
+        for call in run.unqueued():
+            self._cancel_call(call)
+        self._carry_out(run, run.ledger.cancel_queued())
+        for call in [call for seat in run.ledger.seats for call in seat.held.values()]:
+            if call.phase is Phase.PLACED and self._began(call) is None:
+                self._recall(call.future)
+
+    def _cancel_call(self, call: Call) -> bool:
+        run = self._run
+        if run is None or call.phase is Phase.SETTLED:
+            return False
+        self._forget_arguments(run, call)
         steps = run.ledger.cancel(call)
         if steps is None:
             return False

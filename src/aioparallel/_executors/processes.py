@@ -162,7 +162,7 @@ class WorkerSteps:
 
     def __init__(
         self,
-        pool: ProcessPool,
+        pool: Executor,
         fn: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],

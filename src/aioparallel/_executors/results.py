@@ -5,9 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Results"]
+__all__ = ["Raised", "Results"]
+
+
+class Raised(NamedTuple):
+    """In the place of a result, where failures are carried: what the item raised."""
+
+    error: BaseException
 
 
 class Results:

@@ -88,6 +88,10 @@ class Stream(Generic[T]):
     async def __anext__(self) -> T:
         return await self._core.next()  # type: ignore[no-any-return]
 
+    async def _some(self) -> list[T]:
+        """What a step has made, or is left of one; none at the end."""
+        return await self._core.some()
+
     async def aclose(self) -> None:
         """Close the generator where it lives, and wait until it has closed.
 
@@ -136,6 +140,14 @@ class _Core:
                 raise StopAsyncIteration
             await self._step()
         return self._items.popleft()
+
+    async def some(self) -> list[Any]:
+        try:
+            items = [await self.next(), *self._items]
+        except StopAsyncIteration:
+            return []
+        self._items.clear()
+        return items
 
     async def _step(self) -> None:
         if self._busy:

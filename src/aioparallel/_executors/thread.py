@@ -9,7 +9,8 @@ from types import FunctionType
 from typing import Any
 
 from .._child.cpus import available_cpus
-from .._model.call import function_name
+from .._futures.smart import SmartFuture
+from .._model.call import Call, Phase, function_name
 from .._model.shapes import Shape, shape_of
 from .._workers.batches import Batch
 from .._workers.threads import Threads
@@ -89,6 +90,12 @@ class ThreadExecutor(MappingExecutor):
                 f"{function_name(fn)} is an `async def`, which a thread cannot run: `await` it, "
                 "or submit it to a CoroutineExecutor"
             )
+
+    def _recall(self, future: SmartFuture[Any]) -> bool:
+        call = future._source
+        if isinstance(call, Call) and call.phase is Phase.PLACED and self._foreman is not None:
+            return self._foreman.withdraw(call)
+        return super()._recall(future)
 
     def _crew(self, run: Run, foreman: Foreman) -> Threads:
         report, broken = foreman.ended, foreman.broken

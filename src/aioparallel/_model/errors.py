@@ -6,14 +6,15 @@ The tree::
     +-- NotReadyError            you used a value that is not there yet
     +-- CallCancelledError       somebody cancelled the call that you await
     +-- CallExitedError          the function called sys.exit (or was interrupted)
-    +-- ExecutorClosedError      the executor was closed, or never opened
+    +-- ExecutorClosedError      the executor was closed, or never opened (a RuntimeError)
     +-- PoolFullError            more was submitted than max_pending allows
     +-- PicklingError            something cannot travel to a worker or back
     +-- WorkerStartError         no worker can be started: its set-up fails each time
     +-- WorkerLostError          the worker that ran the call died
     |   +-- PoisonTaskError      the call killed every worker that ran it
     +-- TaskTimeoutError         the call ran longer than its timeout (a TimeoutError)
-    +-- HostError                a remote host cannot be used
+    +-- HostError                a remote host, or a cluster, cannot be used
+    +-- StoreFullError           the object store of a cluster has no room left
     +-- RemoteError              stands in for an exception that cannot be rebuilt here
 
     RemoteTraceback              the cause of an exception that a worker raised
@@ -41,6 +42,7 @@ __all__ = [
     "PoolFullError",
     "RemoteError",
     "RemoteTraceback",
+    "StoreFullError",
     "TaskTimeoutError",
     "WorkerLostError",
     "WorkerStartError",
@@ -87,8 +89,8 @@ class CallExitedError(AioParallelError):
     code: Any = None
 
 
-class ExecutorClosedError(AioParallelError):
-    """The executor is closed or closing, or was never opened."""
+class ExecutorClosedError(AioParallelError, RuntimeError):
+    """The executor is closed or closing, or was never opened: a ``RuntimeError``, as in :mod:`concurrent.futures`."""
 
 
 class PoolFullError(AioParallelError):
@@ -212,13 +214,25 @@ class TaskTimeoutError(AioParallelError, TimeoutError):
         return f"{head}\nIt was here:\n{self.stack}" if self.stack else head
 
 
+class StoreFullError(AioParallelError):
+    """The object store of a Ray cluster has no room for an argument, a constant or a result, nor has its disk.
+
+    Make fewer or smaller ones at a time, give the cluster more of both, or leave large results where they are made.
+
+    Attributes:
+        call: The name of the call.
+    """
+
+    call: str | None = None
+
+
 class HostError(AioParallelError):
-    """A remote host cannot be used, or is no longer there.
+    """A remote host, or a cluster, cannot be used, or is no longer there.
 
     The message says what happened, whose fault it is, and what to do next.
 
     Attributes:
-        host: Its name.
+        host: Its name or address.
         phase: What failed: ``dns``, ``connect``, ``host key``, ``auth``, ``python`` or ``handshake``. ``None`` when it
             worked, and was lost later.
         permanent: Whether it will fail again until somebody changes something: trying again does not help.

@@ -35,6 +35,7 @@ DEFAULTS = {
     Method.COROUTINE: ("coroutine", "CoroutineExecutor"),
     Method.THREAD: ("thread", "ThreadExecutor"),
     Method.PROCESS: ("process", "ProcessExecutor"),
+    Method.RAY: ("ray", "RayExecutor"),
 }
 """Where the default executors are defined: each is imported when it is first used."""
 

@@ -159,7 +159,7 @@ class Distributed(Generic[R]):
         """Bind as the function does; the object that a method belongs to is not distributed."""
         bind = getattr(type(self._fn), "__get__", None)
         method = self._fn if bind is None else bind(self._fn, instance, owner)
-        return self if method is self._fn else Distributed(method, self._method, self._workers, self._autobatch)
+        return self if method is self._fn else type(self)(method, self._method, self._workers, self._autobatch)
 
     @property
     def __signature__(self) -> inspect.Signature:

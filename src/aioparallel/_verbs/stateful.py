@@ -49,13 +49,14 @@ class StatefulPool:
     Args:
         factory: What makes a state in each worker.
         workers: How many; by default the CPUs that this process may use, or what ``on`` runs at a time.
-        method: The kind of workers: ``"process"`` or ``"thread"``, or another whose executor is configured.
+        method: The kind of workers: ``"process"``, ``"thread"`` or ``"ray"`` (actors), or another whose executor is
+            configured.
         kwargs: Keyword arguments for the factory, the same for all workers.
         worker_kwargs: Those of each worker, which win; as many as there are workers.
         on: Run on this executor. Its workers build their states when they first need them, and keep them until this
             pool is closed.
-        **options: Further options of the :class:`ProcessExecutor` or :class:`ThreadExecutor`, such as ``name``,
-            ``env`` or ``grace``.
+        **options: Further options of the :class:`ProcessExecutor`, :class:`ThreadExecutor` or :class:`RayExecutor`,
+            such as ``name``, ``env``, ``num_gpus`` or ``grace``.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; raised at once.
@@ -110,13 +111,18 @@ class StatefulPool:
 
     @property
     def _has_own_workers(self) -> bool:
-        return self._settings.method in {Method.PROCESS, Method.THREAD} and not in_worker()
+        return self._settings.method in {Method.PROCESS, Method.THREAD, Method.RAY} and not in_worker()
 
     def _own(self) -> Executor:
+        options = {"name": f"stateful {self._settings.method}", **self._options}
+        if self._settings.method is Method.RAY:
+            from .._executors.rayactors import StateActors
+
+            return StateActors(self._call, self._workers, **options)
         from .._executors.stateful import StateProcesses, StateThreads
 
         kind = StateProcesses if self._settings.method is Method.PROCESS else StateThreads
-        return kind(self._call, self._workers, **{"name": f"stateful {self._settings.method}", **self._options})
+        return kind(self._call, self._workers, **options)
 
     # Life
 

@@ -45,19 +45,24 @@ class Function:
         packed: What is sent, once per worker.
         costs: What its calls take.
         file: Where its constants are shared, until :meth:`close`.
+        buffers: Large buffers of its constants, that travel beside it.
+        stored: Where an executor has put what is large for workers to fetch it, until :meth:`close`.
     """
 
-    __slots__ = ("costs", "file", "name", "number", "packed")
+    __slots__ = ("buffers", "costs", "file", "name", "number", "packed", "stored")
 
     def __init__(self, number: int, name: str, packed: bytes, file: str | None = None) -> None:
         self.number = number
         self.name = name
         self.packed = packed
         self.file = file
+        self.buffers: Buffers = []
+        self.stored: list[Any] = []
         self.costs = Costs()
 
     def close(self) -> None:
         """No further worker will need it; those that have mapped its constants keep them."""
+        self.buffers, self.stored = [], []
         if self.file is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.file)
@@ -133,6 +138,8 @@ class Functions:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         folder: str | None,
+        *,
+        beside: bool = False,
     ) -> Function:
         """What to send for a map: the function, and what each of its calls has in common, once per worker.
 
@@ -143,13 +150,15 @@ class Functions:
             args: The same.
             kwargs: The same.
             folder: Where large buffers among the constants may be shared, if there is such a place.
+            beside: Leave them beside what is sent, instead.
 
         Raises:
             PicklingError: The function or a constant cannot travel.
         """
         self._count += 1
         name = function_name(fn)
-        constants, buffers = pack_arguments(args, kwargs, name, out_of_band=folder is not None, reach=self._reach)
+        apart = beside or folder is not None
+        constants, buffers = pack_arguments(args, kwargs, name, out_of_band=apart, reach=self._reach)
         shared = None
         if buffers and folder is not None:
             try:
@@ -157,7 +166,10 @@ class Functions:
             except OSError:  # no room there
                 constants, _ = pack_arguments(args, kwargs, name, out_of_band=False, reach=self._reach)
         packed = pickle.dumps(("map", self.get(fn).packed, star, kwstar, constants, shared))
-        return Function(self._count, name, packed, None if shared is None else shared[0])
+        function = Function(self._count, name, packed, None if shared is None else shared[0])
+        if beside:
+            function.buffers = buffers
+        return function
 
     def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
         """The function, and what it captured if that allows remembering it by identity."""

@@ -233,7 +233,7 @@ class Threads(Crew):
             try:
                 number = self._inbox.get(True, LOOK_SECONDS)
             except Empty:
-                if main.is_alive():
+                if main.is_alive() or self.loop.is_running():
                     continue
                 return  # or the interpreter would wait for us for ever
             if number is None:
@@ -243,7 +243,7 @@ class Threads(Crew):
                 continue
             took = self._run(number, job, index, thread)
             job = None  # an idle thread keeps nothing alive
-            if took > LONG and not main.is_alive():
+            if took > LONG and not main.is_alive() and not self.loop.is_running():
                 return
 
     def _run(self, number: int, job: Job, index: int, thread: int) -> float:

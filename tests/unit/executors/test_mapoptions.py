@@ -17,14 +17,14 @@ from aioparallel._model.options import CallOptions
 
 def test_type_checkers_and_programs_see_the_same_keywords() -> None:
     """The keywords that type checkers know are the options, but for ``errors``, on which the results' type depends."""
-    assert {*MapKeywords.__annotations__, "errors"} == {field.name for field in fields(MapOptions)}
+    assert {*MapKeywords.__annotations__, "errors"} == {field.name for field in MapOptions.keywords()}
     assert {field.name for field in fields(CallOptions)} <= set(MapKeywords.__annotations__)
 
 
 def test_parmap_shows_all_keywords() -> None:
     """``help(parmap)`` shows every keyword with its default."""
     parameters = inspect.signature(parmap).parameters
-    for field in fields(MapOptions):
+    for field in MapOptions.keywords():
         assert parameters[field.name].default == field.default
         assert parameters[field.name].kind is inspect.Parameter.KEYWORD_ONLY
     assert not any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
