@@ -52,6 +52,8 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     ray = request.node.get_closest_marker("ray")
     if ray is not None and ray.kwargs.get("shared", True):
         request.getfixturevalue("local_ray")  # it stays, so it must be there before we look
+    if request.node.get_closest_marker("one_host") is not None:
+        request.getfixturevalue("one_host")
     probes = [probe for check, probe in PROBES.items() if _applies(request, check)]
     before = _seen(probes)
     yield
@@ -83,6 +85,16 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     done.set()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def one_host() -> Iterator[None]:
+    """A host that can be reached by ssh, which tests share."""
+    from tests.contract import remote
+
+    remote.start()
+    yield
+    remote.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -9,17 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract import remote
 from tests.contract.kinds import Kind
 from tests.tools import Gate, Log
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _server() -> Iterator[None]:
-    """A machine that can be reached by ssh, where there can be one."""
-    remote.start()
-    yield
-    remote.stop()
 
 
 @pytest.fixture

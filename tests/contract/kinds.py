@@ -43,7 +43,7 @@ class Kind:
         loops: It runs ``async def`` functions.
         told: It knows when a call begins; otherwise starting a process counts as running the call.
         checks: Which checks for leaks do not apply, and whose fault that is.
-        mark: Its tests run only where it is asked for.
+        mark: Says what its tests need.
     """
 
     name: str
@@ -117,7 +117,7 @@ KINDS = [
         # anyio keeps its processes, and the task that ends them, for as long as the loop's root task runs.
         checks=(("tasks", False), ("processes", False), ("fds", False)),
     ),
-    Kind("remote", "tests.contract.remote:RemotePool", pickles=True, separate=True),
+    Kind("remote", "tests.contract.remote:RemotePool", pickles=True, separate=True, mark="one_host"),
     Kind(
         "ray",
         "aioparallel:RayExecutor",

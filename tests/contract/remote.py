@@ -6,11 +6,11 @@ import sys
 from typing import Any
 
 from aioparallel import Host, RemoteExecutor
-from tests.remote.openssh import Sshd, World, why_not
+from tests.remote.openssh import IS_ROOT, Sshd, World, why_not
 
 __all__ = ["RemotePool", "start", "stop"]
 
-_server: list[Sshd] = []
+_servers: list[Sshd] = []
 
 if why_not() is None:
 
@@ -23,19 +23,17 @@ if why_not() is None:
 
 
 def _host(slots: int) -> Host:
-    (server,) = _server
-    return server.host("root" if server.user == "root" else server.user, python=sys.executable, slots=slots)
+    return _servers[0].host("root" if IS_ROOT else "", python=sys.executable, slots=slots)
 
 
 def start() -> None:
     """Start the server."""
-    if why_not() is None:
-        _server.append(Sshd(World()))
+    _servers.append(Sshd(World()))
 
 
 def stop() -> None:
     """Stop it."""
-    while _server:
-        server = _server.pop()
+    while _servers:
+        server = _servers.pop()
         server.stop()
         server.world.close()

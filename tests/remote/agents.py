@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from aioparallel import HostError
-from aioparallel._child import messages
-from aioparallel._child.agent import MESSAGE
 from aioparallel._workers.bootstrap import start_agent
 from aioparallel._workers.channel import SshChannel
 from aioparallel._workers.ssh import Connection
+from tests import frames
 from tests.tools import until
 
 
@@ -31,16 +30,14 @@ class Talk:
         self.error = error
 
     def say(self, **message: Any) -> None:
-        text = messages.dumps(message)
-        self.channel.write([MESSAGE.pack(len(text)) + text])
+        self.channel.write([frames.message(**message)])
 
     async def ready(self) -> dict[str, Any]:
         """Have the agent open its shop, and wait until it is ready."""
-        self.say(op="open", folder="")
+        self.say(**frames.OPEN)
         await until(lambda: b"ready" in self.data or self.error)
         assert self.error is None, self.error
-        (length,) = MESSAGE.unpack_from(self.data)
-        return messages.loads(bytes(self.data[MESSAGE.size + 1 : MESSAGE.size + length]))
+        return frames.messages_in(self.data)[0]
 
 
 async def start(connection: Connection, seconds: float = 20.0) -> Talk:

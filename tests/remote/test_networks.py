@@ -13,6 +13,7 @@ from aioparallel import Host, HostError
 from aioparallel._futures.supervisor import Group
 from aioparallel._workers.ssh import Connections, SshSettings
 from aioparallel.testing import Relay
+from tests import frames
 from tests.remote.agents import start
 from tests.remote.netlab import Machine, netlab
 from tests.remote.openssh import Sshd, World, send
@@ -183,7 +184,7 @@ async def test_a_machine_that_was_started_again(healed: list[Machine], connectio
     connection = await connections.connect(healed[0].sshd.host())
     talk = await start(connection)
     healed[0].reject()
-    talk.say(op="open", folder="")
+    talk.say(**frames.OPEN)
     await until(lambda: talk.error)
     assert "it was reset" in str(talk.error)
 

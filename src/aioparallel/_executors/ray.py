@@ -185,6 +185,9 @@ class RayExecutor(Executor):
             **options: Any of ``timeout``, ``retry``, ``idempotent``, ``priority`` and ``limit``, as everywhere, and of
                 ``num_cpus``, ``num_gpus``, ``resources`` and ``runtime_env``.
 
+        Returns:
+            The view; it has all methods of an executor.
+
         Raises:
             TypeError, ValueError: There is no such option, or its value makes no sense.
         """

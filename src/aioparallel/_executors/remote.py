@@ -61,6 +61,14 @@ class RemoteExecutor(ProcessPool):
         name: Seen in errors, logs and :meth:`status`.
         max_pending: How many calls may wait for a worker.
 
+    Raises:
+        TypeError, ValueError: An option makes no sense.
+
+    Cancellation:
+        A cancelled call, or one that runs longer than its ``timeout``, is killed on its host with its worker process
+        and all that this has started, and the worker is replaced; calls beside it lose nothing. With
+        ``threads_per_worker > 1`` a cancelled call is asked to stop, and an overdue one takes its worker along.
+
     What may still be running:
         Nothing once it is closed; on a host that cannot be reached, nothing once its lease is over.
 
@@ -133,6 +141,9 @@ class RemoteExecutor(ProcessPool):
     def add_host(self, host: Host | str) -> None:
         """Use one more host, from now on and whenever the executor is opened; waits for nothing.
 
+        Args:
+            host: The host, or its name.
+
         Raises:
             ValueError: It is a host of this executor already.
         """
@@ -155,6 +166,9 @@ class RemoteExecutor(ProcessPool):
 
         Cancellation:
             The host goes on leaving.
+
+        What may still be running:
+            Nothing there; if it was cancelled, what the host ran, until that has ended.
         """
         found = next((each for each in self._hosts if each == host or each.name == str(host)), None)
         if found is None:

@@ -90,7 +90,7 @@ def distribute(job: Any = "compute", workers: int | None = None, autobatch: bool
             results = await score(range(1000), range(4000, 2000, -2), verbose=True)
     """
     if callable(job) or isinstance(job, classmethod):
-        return distribute()(job)
+        return distribute()(job)  # pyright: ignore[reportArgumentType]
     method = JOBS.get(job)
     if method is None:
         raise ValueError(f"job={job!r}: expected one of {', '.join(map(repr, JOBS))}")

@@ -25,6 +25,7 @@ class Sender(Protocol):
 
     def send_piece(self) -> bool:
         """Send a piece of what waits; returns whether more could go after others had their turn."""
+        ...
 
 
 class Ferry:

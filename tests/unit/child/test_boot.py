@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from aioparallel._child import boot, messages
-from aioparallel._child.agent import MESSAGE
 from aioparallel._workers import bootstrap
+from tests import frames
 
 NONCE = "0123456789abcdef"
 
@@ -123,9 +123,8 @@ class Started:
             pass  # it is the wrong one
 
     def say(self, **message: Any) -> None:
-        text = messages.dumps(message)
         assert self.process.stdin is not None
-        self.process.stdin.write(MESSAGE.pack(len(text)) + text)
+        self.process.stdin.write(frames.message(**message))
 
     def end(self) -> tuple[bytes, bytes, int]:
         out, err = self.process.communicate(timeout=20)
@@ -143,12 +142,12 @@ def heard(out: bytes) -> tuple[dict[str, Any], bytes]:
 def test_an_agent_is_there(tmp_path: Path) -> None:
     """What is sent to a host makes a host agent of a bare Python: it says hello, is ready, and ends with its input."""
     started = Started(tmp_path)
-    started.say(op="open", folder="")
+    started.say(**frames.OPEN)
     out, err, code = started.end()
     assert (err, code) == (b"", 0)
     hello, rest = heard(out)
     assert hello["pid"] == started.process.pid
-    ready = messages.loads(rest[MESSAGE.size + 1 :])
+    (ready,) = frames.messages_in(rest)
     assert (ready["ev"], ready["pid"]) == ("ready", started.process.pid)
 
 

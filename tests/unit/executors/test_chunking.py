@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aioparallel import CallExitedError, PicklingError, ProcessExecutor, WorkerLostError
-from aioparallel._executors import resident
+from aioparallel._executors import workers
 from tests.contract import mapjobs
 from tests.tools import Gate, Log, until
 
@@ -63,7 +63,7 @@ async def test_items_share_the_time_of_their_chunk() -> None:
 @pytest.mark.parametrize("errors", ["raise", "finish"])
 async def test_nothing_begins_behind_a_failure(log: Log, monkeypatch: pytest.MonkeyPatch, errors: Any) -> None:
     """Unless all outcomes are wanted, what stands behind an item that failed in its chunk does not begin."""
-    monkeypatch.setattr(resident, "LOOK_SECONDS", 60)  # or the chunk may be divided before
+    monkeypatch.setattr(workers, "LOOK_SECONDS", 60)  # or the chunk may be divided before
 
     def work(x: int) -> int:
         log.write(x)

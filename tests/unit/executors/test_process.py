@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aioparallel._workers.cpus import available_cpus
 
 from aioparallel import (
     CallCancelledError,
@@ -23,6 +22,7 @@ from aioparallel import (
     current_call,
     wait_all,
 )
+from aioparallel._child.cpus import available_cpus
 from aioparallel._executors.environment import BLAS_VARIABLES
 from tests.tools import Gate, hold, is_alive, until
 

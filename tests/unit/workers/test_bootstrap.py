@@ -16,12 +16,12 @@ import pytest
 
 from aioparallel import Host, HostError
 from aioparallel._child import boot, messages
-from aioparallel._child.agent import MAX_MESSAGE, MESSAGE
 from aioparallel._workers import bootstrap
 from aioparallel._workers.bootstrap import COMMAND, NOISE, _Greeting, _line, start_agent
 from aioparallel._workers.channel import SshChannel
 from aioparallel._workers.ssh import Connections
 from aioparallel.testing import SshHost
+from tests import frames
 from tests.tools import until
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -49,14 +49,7 @@ class Listener:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        found, rest = [], bytes(self.data)
-        while len(rest) >= MESSAGE.size:
-            (length,) = MESSAGE.unpack_from(rest)
-            assert length < MAX_MESSAGE
-            if rest[MESSAGE.size : MESSAGE.size + 1] == b"M":
-                found.append(messages.loads(rest[MESSAGE.size + 1 : MESSAGE.size + length]))
-            rest = rest[MESSAGE.size + length :]
-        return found
+        return frames.messages_in(self.data)
 
 
 class Starter:
@@ -83,8 +76,7 @@ class Starter:
 
 
 def say(channel: SshChannel, **message: Any) -> None:
-    text = messages.dumps(message)
-    channel.write([MESSAGE.pack(len(text)) + text])
+    channel.write([frames.message(**message)])
 
 
 @pytest.fixture
@@ -108,7 +100,7 @@ async def test_an_agent(agent: Starter, host: SshHost) -> None:
     """An agent says who it is, does what it is told, and ends when it is left, which is confirmed."""
     channel = await agent.start()
     assert (channel.hello.version, channel.hello.executable) == (HERE, sys.executable)
-    say(channel, op="open", folder="")
+    say(channel, **frames.OPEN)
     await until(lambda: agent.listener.events)
     assert agent.listener.events == [{"ev": "ready", "pid": channel.hello.pid, "version": HERE}]
     assert host.commands == [channel.hello.pid]
@@ -119,7 +111,7 @@ async def test_an_agent(agent: Starter, host: SshHost) -> None:
 async def test_what_an_agent_does_not_use(agent: Starter) -> None:
     """The protocol is not on the standard streams of the agent, and nothing of the start is left in its environment."""
     channel = await agent.start()
-    say(channel, op="open", folder="")
+    say(channel, **frames.OPEN)
     await until(lambda: agent.listener.events)
     pid = channel.hello.pid
     targets = {number: os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)}
@@ -135,7 +127,7 @@ async def test_what_an_agent_does_not_use(agent: Starter) -> None:
 async def test_workers_of_an_agent(agent: Starter, tmp_path: Path) -> None:
     """An agent on a host forks workers, without a file of ours being there; its errors can be read."""
     channel = await agent.start()
-    say(channel, op="open", folder=str(tmp_path))
+    say(channel, **{**frames.OPEN, "folder": str(tmp_path)})
     say(channel, op="fork", serial=1, index=0, token="00" * 32, env="")
     await until(lambda: len(agent.listener.events) >= 2)
     assert agent.listener.events[1]["ev"] == "forked"
@@ -358,7 +350,7 @@ async def test_noise_is_skipped(agent: Starter, monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "noise").write_bytes(noise)
     monkeypatch.setattr(bootstrap, "COMMAND", f"cat {tmp_path}/noise; {COMMAND}")
     channel = await agent.start()
-    say(channel, op="open", folder="")
+    say(channel, **frames.OPEN)
     await until(lambda: agent.listener.events)
 
 
