@@ -198,7 +198,7 @@ async def test_submit_needs_an_open_executor(kind: Kind, before: str) -> None:
     if before == "closed":
         await pool.start()
         await pool.aclose()
-    with pytest.raises(ExecutorClosedError, match=r"async with \w+Executor\(.*start\(\)"):
+    with pytest.raises(ExecutorClosedError, match=r"async with \w+\(\.\.\.\).*start\(\)"):
         pool.submit(kind.fit(jobs.add), 1, 2)
     with pytest.raises(ExecutorClosedError):
         await pool.submit_wait(kind.fit(jobs.add), 1, 2)

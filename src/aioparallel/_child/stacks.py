@@ -36,7 +36,7 @@ def take(pid: int, page_path: str) -> str:
     except OSError:
         return ""
     lines = said.decode(errors="replace").splitlines()
-    own = os.path.dirname(__file__)
+    own = os.path.dirname(take.__code__.co_filename)  # on other machines there is no __file__
     return "\n".join(line for line in lines if own not in line and '"<string>", line 1 in <module>' not in line)
 
 

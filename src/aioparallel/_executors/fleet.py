@@ -240,6 +240,7 @@ class Fleet(Workers):
 
         station = RemoteStation(self.run.loop, self, setup, pool.grace, member.host.name, pool.lease, on_ask)
         agent = Agent(station)
+        agent.on_end = self._news.tell
         channel = await start_agent(connection, agent, seconds=pool.ssh.start_timeout)
         agent.channel = channel
         try:

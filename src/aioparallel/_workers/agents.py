@@ -87,6 +87,8 @@ class Agent:
         """When it said something last (``time.monotonic``)."""
         self.on_room: Callable[[], None] | None = None
         """Called when the channel is no longer congested."""
+        self.on_end: Callable[[], None] | None = None
+        """Called when it is gone."""
         self._ear = ear
         self._splitter = mux.Splitter()
         self._answered = asyncio.Event()
@@ -138,6 +140,8 @@ class Agent:
         self.error = error
         self._answered.set()
         self.ended.set()
+        if self.on_end is not None:
+            self.on_end()
 
     def _on_message(self, message: dict[str, Any]) -> None:
         if message["ev"] == "ready":
