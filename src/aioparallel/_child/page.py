@@ -4,8 +4,9 @@ It answers, without a system call and whatever happened to the worker, what the 
 doing::
 
        0  u64   bytes in the outbox that count
-      64  per thread of the worker: f64 time its call began (again when all that it needs was loaded), u64 number of
-          that call, with the highest bit set as soon as it has ended
+       8  f64   since when the call of the first thread waits for what is not its own: imports (0: it does not)
+      64  per thread of the worker: f64 time its call began, less what was not its own, u64 number of that call, with
+          the highest bit set as soon as it has ended
     2048  one flag per call in flight (number modulo 2048): asks the worker to give it back, or says it is cancelled
     4151  9 bytes of room for a frame header, so that the outbox is sent as it lies
     4160  the outbox: answers that were not sent yet
@@ -42,7 +43,10 @@ TAKEN_BACK = 1
 CANCELLED = 2
 """A flag: nobody wants the call's result any more."""
 
+FORGIVEN = 60.0
+"""Seconds that an import may take, which do not count; what takes longer hangs."""
 _ENDED = 1 << 63
+_PAUSED = 1
 _FIRST = 8
 """Thread slots begin at byte 64; each has 16 bytes."""
 
@@ -160,9 +164,17 @@ class Page:
         self._words[slot + 1] = number
         return self.flags[number % FLAGS] != 0
 
-    def loaded(self, now: float, thread: int = 0) -> None:
-        """Say that the function and its arguments are there, and the call itself begins."""
-        self._times[_FIRST + 2 * thread] = now
+    def pause(self, now: float) -> bool:
+        """From now on, time is not the call's own. Returns false if that is so already."""
+        if self._times[_PAUSED]:
+            return False
+        self._times[_PAUSED] = now
+        return True
+
+    def resume(self, now: float) -> None:
+        """The call goes on, as if it had begun so much later."""
+        self._times[_FIRST] += min(now - self._times[_PAUSED], FORGIVEN)
+        self._times[_PAUSED] = 0.0
 
     def end(self, thread: int = 0) -> None:
         """Say that no call runs."""
@@ -186,8 +198,11 @@ class Page:
         return {number: began for number, began in running if number}
 
     def age(self, number: int, now: float) -> float:
-        """For how long a call has been running in the first thread, in seconds; 0 if it is not."""
+        """For how long a call has been running in the first thread, in seconds of its own; 0 if it is not."""
         running, began = self.running()
+        paused = self._times[_PAUSED]
+        if paused:
+            now = max(paused, now - FORGIVEN)
         return now - began if running == number else 0.0
 
     def latest(self) -> int:

@@ -214,7 +214,8 @@ class Worker:
             else:  # that of another machine, which knows what is in its modules
                 from . import imports, questions
 
-                imports.install(questions.Asker(self._folder, self._serial), self.host)
+                self._ask = questions.Asker(self._folder, self._serial)
+                imports.install(self._ask_in_call, self.host)
             sys.argv[:] = setup["argv"]
             self._max_memory = setup["max_memory"]
             self._logs = Logs(setup["levels"], lambda packed: self.link.send(wire.LOG, packed))
@@ -230,6 +231,25 @@ class Worker:
             self._start_threads(setup["threads"])
         self.link.send(wire.READY)
         return True
+
+    def _ask_in_call(self, name: str, send: bool) -> dict[str, Any]:
+        """Ask what a module is. It takes as long as the way to the executor is: that is not the call's own time."""
+        paused = not self._threaded and self.page.pause(monotonic())
+        try:
+            return self._ask(name, send)
+        finally:
+            if paused:
+                self.page.resume(monotonic())
+
+    def _load_function(self, packed: bytes) -> Callable[..., Any]:
+        """Load a function. Imports may take long, and are not the call's own time."""
+        paused = not self._threaded and self.page.pause(monotonic())
+        try:
+            fn: Callable[..., Any] = load_function(packed)
+            return fn
+        finally:
+            if paused:
+                self.page.resume(monotonic())
 
     def _start_threads(self, count: int) -> None:
         self.streams.loop.share()
@@ -342,9 +362,7 @@ class Worker:
         try:
             fn = self.functions[function]
             if type(fn) is bytes:
-                fn = self.functions[function] = load_function(fn)
-                if not self._threaded:
-                    self.page.loaded(monotonic())  # imports may take long, and are not the call's own time
+                fn = self.functions[function] = self._load_function(fn)
             what = f"the arguments of {name}"
             args, kwargs = packing.loads_arguments(payload, buffers)
         except BaseException as error:

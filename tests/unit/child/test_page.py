@@ -18,6 +18,7 @@ from aioparallel._child.page import (
     BOX_AT,
     FLAGS,
     FLAGS_AT,
+    FORGIVEN,
     HEADER,
     MAX_THREADS,
     OUTBOX,
@@ -193,3 +194,16 @@ def test_notes_have_an_end(shared: Page) -> None:
     assert not shared.notes.keep(1, b"bb", failed=False)
     assert shared.notes.keep(1, b"b", failed=False)
     assert [value for _, value in shared.notes.read()] == [b"a" * (PICKLES - 1), b"b"]
+
+
+def test_time_that_is_not_the_calls_own(shared: Page, other: Page) -> None:
+    """What a call waits for imports does not make it older, unless they take so long that they must hang."""
+    shared.begin(1, 100.0)
+    assert shared.pause(101.0)
+    assert not shared.pause(102.0), "it is so already"
+    assert other.age(1, 150.0) == 1.0
+    shared.resume(150.0)
+    assert other.age(1, 151.0) == 2.0
+    shared.pause(151.0)
+    assert other.age(1, 151.0 + FORGIVEN + 5) == 2.0 + 5
+    assert other.age(2, 151.0) == 0.0, "it does not run"
