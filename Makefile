@@ -40,7 +40,7 @@ test-others: $(OTHER_VERSIONS:%=test-%)
 test-3.%:
 	@if $(PYTHON_OF_VENV) -V | grep -q ' 3\.$*\.'; then exit 0; fi; \
 	.ci/venv $(VENV)-3.$* test 3.$* || { status=$$?; test $$status -eq 3 && exit 0 || exit $$status; }; \
-	.ci/pytest $(VENV)-3.$*/bin/python $(PORTABLE_TESTS) $(ARGS)
+	.ci/pytest $(VENV)-3.$*/bin/python -m "not ray and not one_host" $(PORTABLE_TESTS) $(ARGS)
 
 # What needs other engines lives in an environment of its own, for Ray and scikit-learn are large.
 test-engines:
