@@ -277,6 +277,7 @@ async def test_cancelled_starts_leave_nothing(sshd: Start, connections: Connecti
     """Starts that are cancelled, at whatever moment, leave no channel and no process on the host."""
     server = sshd("MaxSessions 4")
     connection = await connections.connect(server.host())
+    await (await start(connection)).channel.aclose()  # once a session was there, the login's own processes are
     before = len(server.processes)
 
     async def attempt() -> Talk:
