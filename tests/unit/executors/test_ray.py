@@ -14,12 +14,17 @@ import aioparallel
 from aioparallel import (
     CallCancelledError,
     HostError,
+    Method,
+    PoisonTaskError,
     ProcessExecutor,
     RayExecutor,
+    Retry,
     WorkerLostError,
     WorkerStartError,
     blocking,
+    distribute,
     parallelize,
+    parmap,
     wait_all,
 )
 from aioparallel._workers import raylink
@@ -193,7 +198,7 @@ async def test_a_chunk_whose_worker_dies(pool: RayExecutor, log: Log, idempotent
     """Nobody knows how far a chunk came whose worker died: its items are lost, or sent again, alone, if they may be."""
 
     def work(n: int) -> int:
-        if n == 12 and "died" not in log.read():
+        if n == 12 and "died" not in log.lines:
             log.write("died")
             os._exit(1)
         return n
@@ -220,7 +225,19 @@ async def test_retries_are_off(pool: RayExecutor, log: Log) -> None:
     assert type(caught.value.__cause__).__name__ == "WorkerCrashedError"
     assert log.lines == ["begun"]
     with pytest.raises(WorkerLostError):
-        await pool.options(retry=2, idempotent=True).submit(die, log)
+        await pool.options(retry=Retry(1, worker_lost=1)).submit(die, log)
+    assert log.lines == ["begun"] * 3
+
+
+async def test_a_call_that_kills_its_workers(pool: RayExecutor, log: Log) -> None:
+    """A call that may be begun again and kills every worker is poison after the third, as on processes of our own."""
+
+    def die() -> None:
+        log.write("begun")
+        os._exit(3)
+
+    with pytest.raises(PoisonTaskError, match="killed 3 workers"):
+        await pool.options(idempotent=True).submit(die)
     assert log.lines == ["begun"] * 3
 
 
