@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio.from_thread
 import pytest
 
 import aioparallel
 from aioparallel import PicklingError, WorkerLostError, blocking
+from aioparallel.testing import ssh_hosts
 from tests.contract import jobs
 from tests.tools import Gate, Log, hold, is_alive, wait_for
 
@@ -58,11 +60,25 @@ def fresh() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["own", "process", "thread", "async"])
-def configured(request: pytest.FixtureRequest, shared: blocking.Executor) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def on_hosts() -> Iterator[blocking.Executor]:
+    """Two ssh hosts that run in a thread of this process."""
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(ssh_hosts(2, slots=1)) as hosts,
+        blocking.RemoteExecutor(hosts) as pool,
+    ):
+        assert pool._max_workers == 2
+        wait_for(lambda: pool.status().workers == 2)
+        yield pool
+
+
+@pytest.fixture(params=["own", "process", "thread", "async", "remote"])
+def configured(request: pytest.FixtureRequest, shared: blocking.Executor, on_hosts: blocking.Executor) -> Iterator[str]:
     """Each way to choose an executor."""
     executors = {
         "own": lambda: None,
+        "remote": lambda: on_hosts,
         "process": lambda: shared,
         "thread": lambda: blocking.ThreadExecutor(2),
         "async": lambda: aioparallel.ProcessExecutor(2),
@@ -509,7 +525,10 @@ def digits() -> Any:
     return data[:400], target[:400]
 
 
-@pytest.mark.parametrize("configured", ["process", "thread"], indirect=True)
+on_executors = pytest.mark.parametrize("configured", ["process", "thread", "remote"], indirect=True)
+
+
+@on_executors
 def test_grid_search(configured: str, digits: Any) -> None:
     """``GridSearchCV`` finds what it finds without us."""
     from sklearn.linear_model import RidgeClassifier
@@ -524,7 +543,7 @@ def test_grid_search(configured: str, digits: Any) -> None:
     np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"])
 
 
-@pytest.mark.parametrize("configured", ["process", "thread"], indirect=True)
+@on_executors
 def test_random_forest(configured: str, digits: Any) -> None:
     """``RandomForestClassifier`` grows the trees that it grows without us, and predicts the same."""
     from sklearn.ensemble import RandomForestClassifier
