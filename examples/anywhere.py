@@ -1,7 +1,7 @@
 """The same program on this machine, on hosts over ssh, and on Ray: only the line that makes the pool is another one.
 
 python anywhere.py          # the CPUs of this machine
-python anywhere.py ssh      # the hosts in ~/.config/aioparallel/hosts.toml, or in the file that $AIOPARALLEL_HOSTS names
+python anywhere.py ssh      # the hosts of ~/.config/aioparallel/hosts.toml, or of the file $AIOPARALLEL_HOSTS
 python anywhere.py ray      # the cluster that $RAY_ADDRESS names, or a Ray of its own on this machine
 """
 
@@ -14,9 +14,9 @@ import sys
 from aioparallel import Executor, ProcessExecutor, RayExecutor, RemoteExecutor, load_hosts
 
 PLACES = {
-    "here": lambda: ProcessExecutor(),
+    "here": ProcessExecutor,
     "ssh": lambda: RemoteExecutor(load_hosts()),
-    "ray": lambda: RayExecutor(),
+    "ray": RayExecutor,
 }
 
 
