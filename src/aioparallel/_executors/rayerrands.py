@@ -1,7 +1,7 @@
 """How calls get to Ray, and their answers back. The life of a call, as far as this module is concerned::
 
     placed --> (storing) --> at Ray --> answered, or lost
-                  |             `--halted--> ray.cancel(force) --> Ray says that it is gone --> lost
+                  |             `--halted, and 20 ms later--> ray.cancel(force) --> Ray says that it is gone --> lost
                   `--halted--> withdrawn
 
 * *storing*: what is large goes to the object store first, in a thread, for that takes milliseconds for each megabyte.
@@ -48,6 +48,9 @@ __all__ = ["Errands", "farewell", "kill"]
 LARGE = 100_000
 """Bytes from which on something is stored before it is sent."""
 STORING_THREADS = 4
+RESPITE = 0.02
+"""Seconds between the wish to stop a call and telling Ray. To cancel a task in the very moment in which it ends aborts
+this process ("Tried to complete task that was not pending", seen with Ray 2.60); whatever is about to end may do so."""
 
 Arrival = Callable[[Any, BaseException | None], None]
 """Gets an answer, or what there is instead, on the loop."""
@@ -297,15 +300,19 @@ class Errands:
 
     def halt(self, call: Call) -> None:
         """Take a call back if it has not been sent, and else have Ray kill its worker."""
-        import ray
-
         if self._withdraw(call):
             return
         actor = self._actors.get(self._stream_of(call)) if call.kind else None
         if actor is not None:
             kill(actor)
         elif call in self._references:
-            ray.cancel(self._references[call], force=True)
+            self.run.loop.call_later(RESPITE, self._cancel, call, self._references[call])
+
+    def _cancel(self, call: Call, reference: Any) -> None:
+        import ray
+
+        if self._references.get(call) is reference:
+            ray.cancel(reference, force=True)
 
     def _withdraw(self, call: Call) -> bool:
         """Take a call back that has not been sent."""
