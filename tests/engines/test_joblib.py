@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import anyio.from_thread
 import pytest
 
 import aioparallel
 from aioparallel import PicklingError, WorkerLostError, blocking
-from aioparallel.testing import ssh_hosts
 from tests.contract import jobs
+from tests.sshhosts import serve
 from tests.tools import Gate, Log, hold, is_alive, wait_for
 
 joblib = pytest.importorskip("joblib")
@@ -63,11 +62,7 @@ def fresh() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def on_hosts() -> Iterator[blocking.Executor]:
     """Two ssh hosts that run in a thread of this process."""
-    with (
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(ssh_hosts(2, slots=1)) as hosts,
-        blocking.RemoteExecutor(hosts) as pool,
-    ):
+    with serve(2, slots=1) as hosts, blocking.RemoteExecutor(hosts) as pool:
         assert pool._max_workers == 2
         wait_for(lambda: pool.status().workers == 2)
         yield pool
@@ -555,6 +550,20 @@ def test_random_forest(configured: str, digits: Any) -> None:
         serial = RandomForestClassifier(20, random_state=1).fit(data, target)
         np.testing.assert_array_equal(predicted, serial.predict_proba(data))
     np.testing.assert_array_equal(ours.feature_importances_, serial.feature_importances_)
+
+
+@pytest.mark.ray
+@pytest.mark.leak_check(processes=False, fds=False)
+def test_random_forest_on_ray(digits: Any) -> None:
+    """So it does on Ray."""
+    pytest.importorskip("ray")
+    from sklearn.ensemble import RandomForestClassifier
+
+    data, target = digits
+    serial = RandomForestClassifier(10, random_state=1).fit(data, target)
+    with parallel_config("aioparallel", n_jobs=2, executor=aioparallel.RayExecutor()):
+        ours = RandomForestClassifier(10, random_state=1).fit(data, target)
+        np.testing.assert_array_equal(ours.predict_proba(data), serial.predict_proba(data))
 
 
 def test_nested_scikit_learn(processes: None, digits: Any) -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import anyio.from_thread
 import pytest
 
-from aioparallel.testing import SshHost, ssh_hosts
+from aioparallel.testing import SshHost
 from tests.examples.blocks import ROOT
+from tests.sshhosts import serve, write_hosts
 
 SAYS = """\
 pi is about 3.14254
@@ -38,10 +37,7 @@ def run(place: str, home: Path, **variables: str) -> str:
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[list[SshHost]]:
-    with (
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(ssh_hosts(2, slots=1)) as hosts,
-    ):
+    with serve(2, slots=1) as hosts:
         yield hosts
 
 
@@ -54,18 +50,7 @@ def test_here(tmp_path: Path) -> None:
 @pytest.mark.leak_check(fds=False)  # of the server, which goes on
 def test_on_ssh_hosts(hosts: list[SshHost], tmp_path: Path) -> None:
     """On the hosts that a file lists."""
-    entries = []
-    for number, host in enumerate(hosts):
-        key, known = tmp_path / f"key{number}", tmp_path / f"known{number}"
-        key.touch(0o600)
-        key.write_bytes(host.options["client_keys"])
-        known.write_bytes(host.options["known_hosts"])
-        options = f"{{ client_keys = {json.dumps(str(key))}, known_hosts = {json.dumps(str(known))} }}"
-        machine = json.dumps(f"{host.username}@{host.machine}:{host.port}")
-        entries.append(f"[[hosts]]\nmachine = {machine}\npython = {json.dumps(sys.executable)}\noptions = {options}\n")
-    file = tmp_path / "hosts.toml"
-    file.write_text("\n".join(entries))
-    assert run("ssh", tmp_path, AIOPARALLEL_HOSTS=str(file)) == SAYS
+    assert run("ssh", tmp_path, AIOPARALLEL_HOSTS=write_hosts(hosts, tmp_path)) == SAYS
     assert all(host.logins for host in hosts)
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import anyio.from_thread
 import pytest
 
 from aioparallel import TaskTimeoutError, WorkerLostError, blocking, current_call
-from aioparallel.testing import SshHost, ssh_hosts
+from aioparallel.testing import SshHost
 from tests.contract import jobs
+from tests.sshhosts import serve, write_hosts
 from tests.tools import Gate, hold, is_alive, wait_for
 
 pytestmark = [
@@ -25,10 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[list[SshHost]]:
-    with (
-        anyio.from_thread.start_blocking_portal() as portal,
-        portal.wrap_async_context_manager(ssh_hosts(2, slots=2)) as hosts,
-    ):
+    with serve(2, slots=2) as hosts:
         yield hosts
 
 
@@ -129,3 +129,33 @@ def test_verbs(pool: blocking.RemoteExecutor) -> None:
     """``parmap`` and ``parallelize`` run there as well."""
     assert list(blocking.parmap(abs, range(-5, 0), on=pool)) == [5, 4, 3, 2, 1]
     assert blocking.parallelize(jobs.add, on=pool)(1, 2).result(60) == 3
+
+
+WITHOUT_SHUTDOWN = """
+import time
+from aioparallel import load_hosts
+from aioparallel.blocking import RemoteExecutor
+
+def slow(n):
+    time.sleep(0.1)
+    return n
+
+pool = RemoteExecutor(load_hosts())
+for n in range(6):
+    pool.submit(slow, n).add_done_callback(lambda future: print(future.result(), flush=True))
+"""
+
+
+def test_a_program_that_forgets_to_shut_down(hosts: list[SshHost], pool: object, tmp_path: Path) -> None:
+    """What was submitted runs to its end, then the program ends, and nothing of it is left on the hosts."""
+    before = [host.commands for host in hosts]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_SHUTDOWN],
+        env={**os.environ, "HOME": str(tmp_path), "AIOPARALLEL_HOSTS": write_hosts(hosts, tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (sorted(done.stdout.split()), done.stderr) == (list("012345"), "")
+    wait_for(lambda: [host.commands for host in hosts] == before)
