@@ -64,7 +64,7 @@ def on_hosts() -> Iterator[blocking.Executor]:
     """Two ssh hosts that run in a thread of this process."""
     with serve(2, slots=1) as hosts, blocking.RemoteExecutor(hosts) as pool:
         assert pool._max_workers == 2
-        wait_for(lambda: pool.status().workers == 2)
+        wait_for(lambda: len({future.result() for future in [pool.submit(nap_and_tell) for _ in range(4)]}) == 2)
         yield pool
 
 
@@ -108,6 +108,11 @@ def who(n: int) -> tuple[int, int, int]:
 
 def square(n: int) -> int:
     return n * n
+
+
+def nap_and_tell() -> int:
+    time.sleep(0.05)
+    return os.getpid()
 
 
 # Calls
