@@ -7,6 +7,8 @@ PYTHON_OF_VENV := $(VENV)/bin/python
 # Folders that a checkout lacks are left out, so that a part can be tested alone.
 TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/remote tests/typing tests/examples \
                     tests/test_*.py)
+# What needs Ray, joblib, scikit-learn or Dask.
+ENGINE_TESTS ?= tests/engines tests/examples/test_anywhere.py
 # What is run again on the other versions of Python that this machine has.
 PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract)
 OTHER_VERSIONS ?= 3.11 3.12 3.13
@@ -42,11 +44,12 @@ test-3.%:
 	.ci/venv $(VENV)-3.$* test 3.$* || { status=$$?; test $$status -eq 3 && exit 0 || exit $$status; }; \
 	.ci/pytest $(VENV)-3.$*/bin/python -m "not ray and not one_host" $(PORTABLE_TESTS) $(ARGS)
 
-# What needs other engines lives in an environment of its own, for Ray and scikit-learn are large.
+# What needs other engines lives in an environment of its own, for Ray and scikit-learn are large. Those with Ray run
+# in one process, and share one Ray: it takes a dozen processes, and all CPUs for seconds to start.
 test-engines:
 	@.ci/venv $(VENV)-engines test,engines
-	@.ci/pytest $(VENV)-engines/bin/python tests/engines $(ARGS)
-	@.ci/pytest $(VENV)-engines/bin/python -m ray tests/engines tests/contract tests/unit/executors/test_ray.py $(ARGS)
+	@.ci/pytest $(VENV)-engines/bin/python $(ENGINE_TESTS) $(ARGS)
+	@.ci/pytest $(VENV)-engines/bin/python -n0 -m ray $(ENGINE_TESTS) tests/contract tests/unit/executors/test_ray.py $(ARGS)
 
 lint:
 	@.ci/venv $(VENV) lint

@@ -46,6 +46,13 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"{closing}:pytest.PytestUnraisableExceptionWarning")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test that needs Ray waits until it has started, which takes long on a busy machine."""
+    for item in items:
+        if item.get_closest_marker("ray") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(120))
+
+
 @pytest.fixture(autouse=True)
 def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Set up first and so torn down last: after the test's other fixtures and its event loop."""
@@ -81,7 +88,7 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         thread.start()
-        assert up.wait(50)
+        assert up.wait(100)
     yield
     done.set()
     thread.join()

@@ -103,6 +103,7 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         """The arrays that each batch uses."""
         kind = "process" if self._given is None else self._given._door.pool.kind
         self._is_local = kind == "process"
+        self._grows = kind in {"remote", "ray"}
         self.uses_threads = self.supports_sharedmem = kind in {"thread", "serial", "coroutine"}
 
     # What joblib asks for
@@ -116,7 +117,8 @@ class Backend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         most = available_cpus() if self._given is None else self._given._max_workers
         if n_jobs < 0:
             return max(1, most + 1 + n_jobs)
-        return n_jobs if self._given is None else min(n_jobs, most)
+        # Hosts and nodes may still come, so there as many as were asked for are ready to run.
+        return n_jobs if self._given is None or self._grows else min(n_jobs, most)
 
     def configure(
         self,

@@ -121,6 +121,7 @@ KINDS = [
     Kind(
         "ray",
         "aioparallel:RayExecutor",
+        (("grace", 30.0),),  # on a busy machine Ray takes seconds to kill a worker
         workers="max_workers",
         pickles=True,
         separate=True,

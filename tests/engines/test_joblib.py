@@ -18,6 +18,7 @@ import pytest
 import aioparallel
 from aioparallel import PicklingError, WorkerLostError, blocking
 from tests.contract import jobs
+from tests.sshhosts import serve
 from tests.tools import Gate, Log, hold, is_alive, wait_for
 
 joblib = pytest.importorskip("joblib")
@@ -58,11 +59,21 @@ def fresh() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["own", "process", "thread", "async"])
-def configured(request: pytest.FixtureRequest, shared: blocking.Executor) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def on_hosts() -> Iterator[blocking.Executor]:
+    """Two ssh hosts that run in a thread of this process."""
+    with serve(2, slots=1) as hosts, blocking.RemoteExecutor(hosts) as pool:
+        assert pool._max_workers == 2
+        wait_for(lambda: len({future.result() for future in [pool.submit(nap_and_tell) for _ in range(4)]}) == 2)
+        yield pool
+
+
+@pytest.fixture(params=["own", "process", "thread", "async", "remote"])
+def configured(request: pytest.FixtureRequest, shared: blocking.Executor, on_hosts: blocking.Executor) -> Iterator[str]:
     """Each way to choose an executor."""
     executors = {
         "own": lambda: None,
+        "remote": lambda: on_hosts,
         "process": lambda: shared,
         "thread": lambda: blocking.ThreadExecutor(2),
         "async": lambda: aioparallel.ProcessExecutor(2),
@@ -97,6 +108,11 @@ def who(n: int) -> tuple[int, int, int]:
 
 def square(n: int) -> int:
     return n * n
+
+
+def nap_and_tell() -> int:
+    time.sleep(0.05)
+    return os.getpid()
 
 
 # Calls
@@ -509,7 +525,10 @@ def digits() -> Any:
     return data[:400], target[:400]
 
 
-@pytest.mark.parametrize("configured", ["process", "thread"], indirect=True)
+on_executors = pytest.mark.parametrize("configured", ["process", "thread", "remote"], indirect=True)
+
+
+@on_executors
 def test_grid_search(configured: str, digits: Any) -> None:
     """``GridSearchCV`` finds what it finds without us."""
     from sklearn.linear_model import RidgeClassifier
@@ -524,7 +543,7 @@ def test_grid_search(configured: str, digits: Any) -> None:
     np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], serial.cv_results_["mean_test_score"])
 
 
-@pytest.mark.parametrize("configured", ["process", "thread"], indirect=True)
+@on_executors
 def test_random_forest(configured: str, digits: Any) -> None:
     """``RandomForestClassifier`` grows the trees that it grows without us, and predicts the same."""
     from sklearn.ensemble import RandomForestClassifier
@@ -536,6 +555,20 @@ def test_random_forest(configured: str, digits: Any) -> None:
         serial = RandomForestClassifier(20, random_state=1).fit(data, target)
         np.testing.assert_array_equal(predicted, serial.predict_proba(data))
     np.testing.assert_array_equal(ours.feature_importances_, serial.feature_importances_)
+
+
+@pytest.mark.ray
+@pytest.mark.leak_check(processes=False, fds=False)
+def test_random_forest_on_ray(digits: Any) -> None:
+    """So it does on Ray."""
+    pytest.importorskip("ray")
+    from sklearn.ensemble import RandomForestClassifier
+
+    data, target = digits
+    serial = RandomForestClassifier(10, random_state=1).fit(data, target)
+    with parallel_config("aioparallel", n_jobs=2, executor=aioparallel.RayExecutor()):
+        ours = RandomForestClassifier(10, random_state=1).fit(data, target)
+        np.testing.assert_array_equal(ours.predict_proba(data), serial.predict_proba(data))
 
 
 def test_nested_scikit_learn(processes: None, digits: Any) -> None:

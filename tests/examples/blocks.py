@@ -8,9 +8,10 @@ There are three kinds of ``python`` blocks:
   prelude: the block after ``<!-- prelude -->``, which readers see too; a page without one has that of
   ``docs/index.md``.
 
-Two comments, on the line before a block, say more of it:
+Three comments, on the line before a block, say more of it:
 
 * ``<!-- not run: REASON -->``: it is only compiled, because it needs what a test does not have.
+* ``<!-- needs: ray, sklearn -->``: it runs only where these modules are, so in ``make test-engines``.
 * ``<!-- prints -->``, before a ``text`` block: what the ``python`` block above it prints, on both streams; as in
   doctests, ``...`` stands for anything, and blanks may differ.
 """
@@ -33,6 +34,8 @@ ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 SECONDS = 40.0
 """So long a block may run, on a slow machine."""
+SECONDS_OF_ENGINES = 100.0
+"""The same if it starts Ray, or imports scikit-learn."""
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!-- (?P<text>[^\n]*?) -->\n+\Z")
@@ -67,6 +70,7 @@ class Block:
         source: What is run, the prelude included.
         not_run: Why it is only compiled, if it is.
         prints: What the page says that it prints, if it does.
+        needs: Modules without which it cannot run.
     """
 
     page: Path
@@ -74,6 +78,7 @@ class Block:
     source: str
     not_run: str = ""
     prints: str | None = None
+    needs: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -114,8 +119,14 @@ def _read(path: Path) -> Page:
         elif language == "python" and comment == "prelude":
             page.prelude = inside
         elif language == "python":
-            page.blocks.append(Block(path, line, inside, comment.removeprefix("not run: ")))
+            page.blocks.append(_block(path, line, inside, comment))
     return page
+
+
+def _block(path: Path, line: int, source: str, comment: str) -> Block:
+    kind, _, said = comment.partition(": ")
+    needs = tuple(said.split(", ")) if kind == "needs" else ()
+    return Block(path, line, source, said if kind == "not run" else "", needs=needs)
 
 
 def _fences(text: str) -> Iterator[tuple[str, str, str, int]]:
@@ -141,7 +152,7 @@ def check(block: Block, folder: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=SECONDS,
+        timeout=SECONDS_OF_ENGINES if block.needs else SECONDS,
         check=False,
     )
     assert done.returncode == 0, f"{block.page.name}, line {block.line}:\n{done.stdout}"

@@ -18,6 +18,7 @@ from aioparallel import (
     Outcome,
     PoolStatus,
     ProcessExecutor,
+    RayExecutor,
     Retry,
     SerialExecutor,
     SmartFuture,
@@ -30,7 +31,7 @@ from tests.examples.blocks import ROOT, Block, anchors_of, blocks_of, check, lin
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-EXECUTORS = (ProcessExecutor, ThreadExecutor, CoroutineExecutor, SerialExecutor)
+EXECUTORS = (ProcessExecutor, ThreadExecutor, CoroutineExecutor, SerialExecutor, RayExecutor)
 
 
 def public(kind: type) -> list[str]:
@@ -71,9 +72,12 @@ REFERENCE = {
 """For each page of the reference, what must be on it."""
 
 
-@pytest.mark.parametrize("block", [block for page in PAGES for block in blocks_of(page)], ids=str)
+@pytest.mark.parametrize("block", [block for page in PAGES for block in blocks_of(page) if not block.needs], ids=str)
 def test_code_runs(block: Block, tmp_path: Path) -> None:
-    """Every piece of code in the documentation runs as it stands, and prints what the page says."""
+    """Every piece of code in the documentation runs as it stands, and prints what the page says.
+
+    What needs other engines is run by tests/engines/test_docs.py.
+    """
     check(block, tmp_path)
 
 

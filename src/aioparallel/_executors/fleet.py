@@ -161,6 +161,12 @@ class Fleet(Workers):
         if not self._is_any_ready():
             raise self._no_host()
 
+    def full_width(self) -> int:
+        """How many calls may run at a time when every host is up that may still come."""
+        lost = {HostState.FAILED, HostState.DRAINING}
+        absent = [each for each in self.members.values() if each.state not in lost and not each.site.is_open]
+        return max(1, self.run.ledger.width + sum(each.slots or each.host.slots or 1 for each in absent))
+
     async def close(self) -> None:
         """End everything on every host."""
         for member in self.members.values():

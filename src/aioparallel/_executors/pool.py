@@ -418,6 +418,10 @@ class Executor(ABC):
         """How many calls may run at a time."""
         return 1 if self._run is None else max(1, self._run.ledger.width)
 
+    def _full_capacity(self) -> int:
+        """The same, when all of its workers are there that can be expected."""
+        return self._capacity()
+
     def _began(self, call: Call) -> float | None:
         """When a call that a worker holds began, or ``None`` if it waits there."""
         return call.begun_at

@@ -21,10 +21,12 @@ from .._model.errors import WorkerLostError
 from .._policy.ledger import Ledger
 from .._policy.seats import Seat
 from .._policy.steps import Retire, Spawn
+from .._workers.rayerrors import translated
 from .._workers.returning import unpack_failure
 from .._workers.stateful import StateCall
 from .pool import Run
-from .ray import Errands, RayExecutor, farewell, kill, translated
+from .ray import RayExecutor
+from .rayerrands import Errands, farewell, kill
 
 __all__ = ["StateActors"]
 
@@ -95,6 +97,7 @@ class Actors(Errands):
     def __init__(self, pool: StateActors, run: Run, prepare: bytes) -> None:
         super().__init__(pool, run)
         self._prepare = prepare
+        self._demands = pool._defaults.demands()
         self._changed = anyio.Event()
 
     async def until_up(self) -> None:

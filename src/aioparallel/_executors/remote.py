@@ -191,6 +191,10 @@ class RemoteExecutor(ProcessPool):
         if fleet is not None:
             await fleet.close()
 
+    def _full_capacity(self) -> int:
+        """Hosts that have not answered yet count with the slots that they were given, and else with one."""
+        return self._capacity() if self._fleet is None else self._fleet.full_width()
+
     @property
     def _hands(self) -> Fleet:
         assert self._fleet is not None, "hosts are there before the ledger has workers"

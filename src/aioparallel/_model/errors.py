@@ -129,6 +129,7 @@ class WorkerLostError(AioParallelError):
         host: The machine it ran on, ``None`` for this one.
         exitcode: Its exit code, when it exited by itself.
         signal: The name of the signal that killed it, for instance ``"SIGKILL"``.
+        crashed: Its process alone ended, not its machine, although nobody says how; Ray knows no more than that.
         running_for: Seconds since the call began.
         max_rss: The worker's peak memory, in bytes.
         out_of_memory: Evidence of the out-of-memory killer; ``None`` when there is none.
@@ -143,6 +144,7 @@ class WorkerLostError(AioParallelError):
     host: str | None = None
     exitcode: int | None = None
     signal: str | None = None
+    crashed: bool = False
     running_for: float | None = None
     max_rss: int | None = None
     out_of_memory: str | None = None

@@ -747,7 +747,7 @@ def _pause_after(call: Call, error: BaseException, turn: _Turn) -> float | None:
 
 def _count_loss(call: Call, lost: WorkerLostError) -> None:
     """A worker died of the call, or was lost with its machine, which is nobody's fault."""
-    if lost.signal is None and lost.exitcode is None:
+    if lost.signal is None and lost.exitcode is None and not lost.crashed:
         call.losses += 1
     else:
         call.deaths = [*(call.deaths or ()), str(lost).partition("\n")[0]]

@@ -104,7 +104,7 @@ class Door:
     def width(self) -> int:
         """How many calls run at a time, which some executors know only when they are open."""
         self.open().run(self.pool.start)
-        return self.pool._capacity()
+        return self.pool._full_capacity()
 
     def folder(self) -> str | None:
         """Where files may be put that its workers are to map, if there is such a place."""

@@ -24,6 +24,9 @@ and a pool can neither start a thread nor drain after that. To poll whether the 
 program ten times a second, and to end it a tenth of a second late. ``threading._register_atexit`` is what
 ``concurrent.futures`` itself hangs on: it runs when the main thread has ended and before Python waits for the others.
 What we register there cleans nothing up and waits for nothing; it tells the portal, whose thread does the rest.
+
+From that moment on the standard library's thread pools refuse work, also those that event loops have for names of hosts
+and for files. A connection to a host may have to be made after that, so the loop gets a pool that goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -68,6 +71,7 @@ class Portal:
         """What ``run`` and ``do`` wait for."""
         self._news = asyncio.Event()
         self._ending = False
+        self.loop.set_default_executor(_Helpers(thread_name_prefix="aioparallel helper"))
         self._thread = threading.Thread(target=self._serve, name="aioparallel portal", daemon=False)
         try:
             self._thread.start()
@@ -198,6 +202,27 @@ class Portal:
 
     def __repr__(self) -> str:
         return f"<portal, {'closing' if self.closing else 'open'}, {len(self.inside)} inside>"
+
+
+class _Helpers(ThreadPoolExecutor):
+    """A thread pool that takes work also when the main thread has ended: each call then gets a thread of its own."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Hand over a call."""
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except RuntimeError:  # so says the standard library
+            future: Future[T] = Future()
+            threading.Thread(target=_help, args=(future, partial(fn, *args, **kwargs)), daemon=True).start()
+            return future
+
+
+def _help(future: Future[T], fn: Callable[[], T]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            future.set_result(fn())
+        except BaseException as error:
+            future.set_exception(error)
 
 
 class _Process:

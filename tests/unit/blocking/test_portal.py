@@ -216,6 +216,22 @@ def test_the_end_of_the_program(portal: Portal) -> None:
     assert shared() is None
 
 
+def test_helpers_go_on_at_the_end(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop finds names and reads files in threads also when the standard library's pools have been shut down."""
+    from concurrent.futures import ThreadPoolExecutor, thread
+
+    async def look() -> tuple[int, str]:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(ZeroDivisionError):
+            await loop.run_in_executor(None, lambda: 1 / 0)
+        return await loop.run_in_executor(None, abs, -1), (await loop.getaddrinfo("127.0.0.1", 1))[0][4][0]
+
+    monkeypatch.setattr(thread, "_shutdown", True)
+    with pytest.raises(RuntimeError, match="after interpreter shutdown"):
+        ThreadPoolExecutor().submit(abs, -1)
+    assert portal.run(look) == (1, "127.0.0.1")
+
+
 def test_nothing_starts_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the main thread has ended no portal is opened any more."""
     monkeypatch.setattr(portals._process, "ended", True)

@@ -14,16 +14,21 @@ import aioparallel
 from aioparallel import (
     CallCancelledError,
     HostError,
+    Method,
+    PoisonTaskError,
     ProcessExecutor,
     RayExecutor,
+    Retry,
     WorkerLostError,
     WorkerStartError,
     blocking,
+    distribute,
     parallelize,
+    parmap,
     wait_all,
 )
-from aioparallel._workers import raylink
-from tests.contract import jobs
+from aioparallel._workers import rayerrors, raytrying
+from tests.contract import jobs, mapjobs
 from tests.tools import Gate, Log, hold, is_alive, until
 
 pytestmark = [
@@ -193,7 +198,7 @@ async def test_a_chunk_whose_worker_dies(pool: RayExecutor, log: Log, idempotent
     """Nobody knows how far a chunk came whose worker died: its items are lost, or sent again, alone, if they may be."""
 
     def work(n: int) -> int:
-        if n == 12 and "died" not in log.read():
+        if n == 12 and "died" not in log.lines:
             log.write("died")
             os._exit(1)
         return n
@@ -220,7 +225,19 @@ async def test_retries_are_off(pool: RayExecutor, log: Log) -> None:
     assert type(caught.value.__cause__).__name__ == "WorkerCrashedError"
     assert log.lines == ["begun"]
     with pytest.raises(WorkerLostError):
-        await pool.options(retry=2, idempotent=True).submit(die, log)
+        await pool.options(retry=Retry(1, worker_lost=1)).submit(die, log)
+    assert log.lines == ["begun"] * 3
+
+
+async def test_a_call_that_kills_its_workers(pool: RayExecutor, log: Log) -> None:
+    """A call that may be begun again and kills every worker is poison after the third, as on processes of our own."""
+
+    def die() -> None:
+        log.write("begun")
+        os._exit(3)
+
+    with pytest.raises(PoisonTaskError, match="killed 3 workers"):
+        await pool.options(idempotent=True).submit(die)
     assert log.lines == ["begun"] * 3
 
 
@@ -326,10 +343,43 @@ async def test_capacity() -> None:
     assert RayExecutor()._capacity() == 1
 
 
-async def test_ambient() -> None:
-    """``method="ray"`` uses an executor that is opened when it is first needed."""
-    assert await parallelize(jobs.add, method="ray")(1, 2) == 3
-    assert await aioparallel.distribute(job="cluster")(abs)([-1, 2]) == [1, 2]
+# Every way in
+
+
+async def test_parallelize() -> None:
+    """``@parallelize(method=Method.RAY)`` runs on a Ray that is opened when it is first needed, streams included."""
+    double = parallelize(mapjobs.double, method=Method.RAY)
+    assert await double(double(3)) + await parallelize(len, method="ray")("abc") == 15
+    assert [x async for x in parallelize(jobs.count_to, method="ray")(4)] == [0, 1, 2, 3]
+    assert await double.map(range(20)) == [2 * n for n in range(20)]
+
+
+@pytest.mark.parametrize("job", ["ray", "cluster"])
+async def test_distribute(job: str) -> None:
+    """``distribute(job="ray")`` and ``"cluster"`` spread element by element, or batch by batch if the hint says so."""
+
+    @distribute(job=job)
+    def add(x: int, y: int, more: int = 0) -> int:
+        return x + y + more
+
+    @distribute(job=job, workers=2)
+    def sizes(batch: list[int]) -> int:
+        return len(batch)
+
+    assert await add(range(10), range(10, 30, 2), more=1) == [3 * n + 11 for n in range(10)]
+    assert sum(await sizes(range(10))) == 10
+
+
+async def test_parmap() -> None:
+    """``parmap`` runs there, on the ambient executor or on a given one, and a failure names its item."""
+    assert await parmap(jobs.add, zip(range(50), range(50), strict=True), star=True, method="ray") == list(
+        range(0, 100, 2)
+    )
+    async with RayExecutor() as pool:
+        assert await parmap(mapjobs.double, range(5), on=pool) == [0, 2, 4, 6, 8]
+        with pytest.raises(ZeroDivisionError) as caught:
+            await parmap(lambda n: 1 // n, [1, 0], on=pool)
+    assert caught.value.seq_index == 1  # type: ignore[attr-defined]
 
 
 # Addresses: tried before Ray is asked
@@ -345,7 +395,7 @@ async def test_ambient() -> None:
 def test_addresses_that_make_no_sense(address: str, phase: str, match: str) -> None:
     """An address that nobody has is said to be wrong at once."""
     with pytest.raises(HostError, match=match) as caught:
-        raylink._try(address)
+        raytrying.try_address(address)
     assert caught.value.phase == phase
     assert caught.value.__cause__ is not None
 
@@ -354,12 +404,12 @@ def test_a_port_that_refuses() -> None:
     """A port that nobody listens on is told from one that does, without asking Ray, which would hang."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        raylink._try(f"ray://127.0.0.1:{port}")
+        raytrying.try_address(f"ray://127.0.0.1:{port}")
     with pytest.raises(HostError, match="no Ray cluster answers there") as caught:
-        raylink._try(f"127.0.0.1:{port}")
+        raytrying.try_address(f"127.0.0.1:{port}")
     assert (caught.value.phase, caught.value.host) == ("connect", "127.0.0.1")
     with pytest.raises(HostError, match="answers"):
-        raylink._try(f"ray://[::1]:{port}")
+        raytrying.try_address(f"ray://[::1]:{port}")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +423,7 @@ def test_a_port_that_refuses() -> None:
 )
 def test_what_ray_says_when_it_does_not_connect(address: str, error: Exception, phase: str, match: str) -> None:
     """What Ray says is told in our words, with the phase in which it failed."""
-    ours = raylink._cannot_connect(address, error)
+    ours = rayerrors.cannot_connect(address, error)
     assert match in str(ours)
     assert str(error) in str(ours)
     assert (ours.host, ours.phase) == (address, phase)

@@ -306,6 +306,21 @@ def test_poison() -> None:
     assert (error.call, error.signal, call.attempts) == ("work", "SIGSEGV", 3)
 
 
+@pytest.mark.parametrize("crashed", [True, False])
+def test_deaths_that_nobody_explains(crashed: bool) -> None:
+    """Where nobody says how a process ended, it counts as killed by the call only if its machine did not end with it."""
+    desk = Desk(1, width=4)
+    call = desk.submit(idempotent=True)
+    for _ in range(3):
+        error = WorkerLostError("gone", call="work", worker="w", crashed=crashed)
+        desk.do(desk.ledger.lost(call.worker, call, error, desk.now))
+        if call in desk.pauses:
+            desk.resume(call)
+    assert (call in desk.ends) is crashed
+    if crashed:
+        assert type(desk.error(call)) is PoisonTaskError
+
+
 def test_budget_ends_before_poison() -> None:
     """A retry that allows one death begins a call no third time, although poison needs three."""
     desk = Desk(3)
