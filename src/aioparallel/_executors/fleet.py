@@ -179,6 +179,7 @@ class Fleet(Workers):
         if host in self.members:
             raise ValueError(f"{host} is a host of {self.pool.name} already")
         member = self.members[host] = Member(host)
+        self.run.ledger.start_error = None  # calls wait for it, whatever became of the others
         self._group.start_soon(self._keep, member)
 
     async def remove(self, member: Member, *, drain: bool) -> None:
@@ -190,6 +191,7 @@ class Fleet(Workers):
             await self._news.until(lambda: not member.site.seats or member.over.is_set())
         member.scope.cancel()
         await member.over.wait()
+        self._look_whether_any_is_left()
 
     @property
     def _group(self) -> Any:
@@ -248,7 +250,8 @@ class Fleet(Workers):
             station.begin(agent, channel)
             self._on_up(member, station, channel.hello)
             await self._news.until(lambda: agent.ended.is_set() or member.suspended.is_set())
-            raise self._why_lost(member, agent, station)
+            station.lost_because = self._why_lost(member, agent, station)
+            raise station.lost_because
         finally:
             with anyio.CancelScope(shield=True):
                 await self._leave(member, station)
