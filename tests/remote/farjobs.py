@@ -13,10 +13,15 @@ from typing import Any
 from aioparallel import current_call
 from tests.tools import Gate, Log, hold
 
-__all__ = ["busy_in_c", "die", "die_once", "fail_once", "hold_at", "square", "where", "with_child"]
+__all__ = ["busy_in_c", "die", "die_once", "fail_once", "hold_at", "slow_square", "square", "where", "with_child"]
 
 
 def square(x: int) -> int:
+    return x * x
+
+
+def slow_square(x: int) -> int:
+    time.sleep(0.05)
     return x * x
 
 

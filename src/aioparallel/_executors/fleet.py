@@ -211,10 +211,11 @@ class Fleet(Workers):
                         await self._serve(member)
                     except AioParallelError as error:
                         self._on_failure(member, error)
-                        if member.state is HostState.FAILED:
-                            break
-                        await anyio.sleep(self._pause(member))
-                        self._connections.forget(member.host)
+                    self._look_whether_any_is_left()
+                    if member.state is HostState.FAILED:
+                        break
+                    await anyio.sleep(self._pause(member))
+                    self._connections.forget(member.host)
                 while member.state is HostState.FAILED:
                     await anyio.sleep_forever()  # so that it is there to be seen, and to be removed
         finally:
@@ -223,7 +224,11 @@ class Fleet(Workers):
             self._news.tell()
 
     async def _serve(self, member: Member) -> None:
-        """Use a host until it is lost."""
+        """Use a host until it is lost, which is told at once: what is left of it may take a while to clear away.
+
+        Raises:
+            HostError, WorkerStartError: It cannot be used in the first place.
+        """
         async with self._gate:
             connection = await self._connections.connect(member.host)
         try:
@@ -251,7 +256,7 @@ class Fleet(Workers):
             self._on_up(member, station, channel.hello)
             await self._news.until(lambda: agent.ended.is_set() or member.suspended.is_set())
             station.lost_because = self._why_lost(member, agent, station)
-            raise station.lost_because
+            self._on_failure(member, station.lost_because)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._leave(member, station)
@@ -339,7 +344,6 @@ class Fleet(Workers):
         member.state = HostState.FAILED if permanent else HostState.WAITING
         _log.warning("%s: %s", self.pool.name, error)
         self._news.tell()
-        self._look_whether_any_is_left()
 
     def _look_whether_any_is_left(self) -> None:
         """When no host can be used, and none comes back in time, fail what waits."""
