@@ -10,10 +10,20 @@ import sys
 import time
 from typing import Any
 
-from aioparallel import current_call
+from aioparallel import Method, current_call, distribute, parallelize
 from tests.tools import Gate, Log, hold
 
-__all__ = ["busy_in_c", "die", "die_once", "fail_once", "hold_at", "slow_square", "square", "where", "with_child"]
+__all__ = ["Counter", "busy_in_c", "die", "die_once", "fail_once", "hold_at", "slow_square", "square", "where", "with_child"]
+
+
+@parallelize(method=Method.REMOTE)
+def factorial(n: int) -> int:
+    return n * factorial.local(n - 1) if n else 1
+
+
+@distribute(job="ssh")
+def score(x: int, y: int, scale: int = 1) -> int:
+    return scale * (x + y)
 
 
 def square(x: int) -> int:
@@ -70,3 +80,16 @@ def fail_once(log: Log) -> str | None:
     if len(log.lines) == 1:
         raise OSError("the licence server does not answer")
     return current_call().host
+
+
+class Counter:
+    """Counts its calls, from some number on."""
+
+    def __init__(self, start: int = 0) -> None:
+        if start < 0:
+            raise ValueError(f"{start}: cannot begin below nothing")
+        self.count = start
+
+    def __call__(self, _: Any = None) -> int:
+        self.count += 1
+        return self.count

@@ -142,11 +142,18 @@ class Fleet(Workers):
         self._last_up = math.inf
         """When the last host was lost (``time.monotonic``); ``inf`` while there is one."""
         self._gate = anyio.CapacityLimiter(AT_ONCE)
+        self._waits_for_all = False
+        """Whether the pool is about to open, and will when all workers of its hosts are there."""
 
     # Life
 
-    async def open(self, hosts: Iterable[Host]) -> None:
+    async def open(self, hosts: Iterable[Host], *, wait_for_all: bool = False) -> None:
         """Connect to the hosts; return when one of them takes calls.
+
+        Args:
+            hosts: The hosts.
+            wait_for_all: Return when all workers of all hosts that can be used take calls; one worker that cannot be
+                started is an error.
 
         Raises:
             HostError: None of them can be used; the message lists each.
@@ -155,11 +162,16 @@ class Fleet(Workers):
         from .._workers.ssh import Connections  # it imports asyncssh
 
         self._connections = Connections(self._group, self.pool.ssh)
+        self._waits_for_all = wait_for_all
         for host in hosts:
             self.add(host)
-        await self._news.until(lambda: self._is_any_ready() or self._has_each_failed())
+        enough = self._is_each_ready if wait_for_all else self._is_any_ready
+        await self._news.until(lambda: enough() or self._has_each_failed() or self._start_error())
+        if self._start_error():
+            raise self._start_error()
         if not self._is_any_ready():
             raise self._no_host()
+        self._waits_for_all, self.run.ledger.is_up = False, True
 
     async def close(self) -> None:
         """End everything on every host."""
@@ -179,6 +191,8 @@ class Fleet(Workers):
         if host in self.members:
             raise ValueError(f"{host} is a host of {self.pool.name} already")
         member = self.members[host] = Member(host)
+        if host.slots is not None:
+            self._number(member, host.slots)
         self.run.ledger.start_error = None  # calls wait for it, whatever became of the others
         self._group.start_soon(self._keep, member)
 
@@ -324,16 +338,22 @@ class Fleet(Workers):
     def _on_up(self, member: Member, station: RemoteStation, hello: Any) -> None:
         member.station, member.cpus = station, max(1, hello.cpus)
         member.suspended = anyio.Event()
-        if member.first_index < 0:
-            member.slots = member.host.slots or self.pool._slots_of(hello)
-            member.first_index = self._indexes
-            self._indexes += member.slots
+        if not member.slots:
+            self._number(member, self.pool._slots_of(hello))
         site = member.site
         site.is_open, site.start_failures = True, 0
         threads = self.pool.threads_per_worker
-        for slot in range(-(-member.slots // threads)):
+        for slot in range(self._workers_of(member)):
             seat = Seat(member.first_index + slot, threads, self.pool._spare, site)
             self.pool._carry_out(self.run, self.run.ledger.add(seat))
+
+    def _number(self, member: Member, slots: int) -> None:
+        """A host has so many slots: its workers get their indexes, which they keep."""
+        member.slots, member.first_index = slots, self._indexes
+        self._indexes += self._workers_of(member)
+
+    def _workers_of(self, member: Member) -> int:
+        return -(-member.slots // self.pool.threads_per_worker)
 
     def _on_failure(self, member: Member, error: AioParallelError) -> None:
         was_up = member.failures == 0 and member.state is HostState.UP
@@ -369,6 +389,18 @@ class Fleet(Workers):
 
     def _is_any_ready(self) -> bool:
         return self.run.ledger.any_ready
+
+    def _is_each_ready(self) -> bool:
+        """Whether all workers of all hosts that can be used take calls."""
+        return self._is_any_ready() and all(
+            member.failures or (member.slots and member.site.ready == self._workers_of(member))
+            for member in self.members.values()
+        )
+
+    def _start_error(self) -> Any:
+        """Why a worker cannot be started, if that keeps the pool from opening."""
+        errors = [member.error for member in self.members.values() if isinstance(member.error, WorkerStartError)]
+        return errors[0] if errors and self._waits_for_all else None
 
     def _has_each_failed(self) -> bool:
         return all(member.failures for member in self.members.values())
@@ -439,6 +471,8 @@ class Fleet(Workers):
             member.error = None
         self._last_up = math.inf
         super().worker_ready(carrier)
+        if self._waits_for_all:
+            self.run.ledger.is_up = False  # others are to come
         self._news.tell()
 
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:

@@ -25,7 +25,7 @@ from .processes import ProcessPool
 if TYPE_CHECKING:
     from .._workers.routes import SshSettings
 
-__all__ = ["RemoteExecutor"]
+__all__ = ["RemoteExecutor", "checked_hosts"]
 
 EDIT_SECONDS = 0.5
 """So often it is looked, while calls come, whether modules were edited."""
@@ -112,7 +112,7 @@ class RemoteExecutor(ProcessPool):
             max_pending=max_pending,
             grace=grace,
         )
-        self._hosts = _checked_hosts(hosts)
+        self._hosts = checked_hosts(hosts)
         self.policy = policy if policy is not None else WeightedRandom()
         self.lease = lease
         self.patience = patience
@@ -147,7 +147,7 @@ class RemoteExecutor(ProcessPool):
         Raises:
             ValueError: It is a host of this executor already.
         """
-        (added,) = _checked_hosts([host])
+        (added,) = checked_hosts([host])
         if added in self._hosts:
             raise ValueError(f"{added} is a host of {self.name} already")
         if self._fleet is not None:
@@ -183,8 +183,9 @@ class RemoteExecutor(ProcessPool):
         return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy))
 
     async def _open(self, run: Run) -> None:
+        self._common_setup()  # what cannot travel is told before any host is bothered with it
         self._fleet = Fleet(self, run)
-        await self._fleet.open(self._hosts)
+        await self._fleet.open(self._hosts, wait_for_all=self._waits_for_all)
 
     async def _close(self, run: Run) -> None:
         fleet, self._fleet = self._fleet, None
@@ -249,6 +250,9 @@ class RemoteExecutor(ProcessPool):
     _look_is_quick = True
     """Whether it takes so little time to look for edited modules that it can be done at once."""
 
+    _waits_for_all = False
+    """Whether it opens only when all workers of its hosts are there."""
+
     _spare: int | None = None
     """How many calls a worker may hold that have not begun; ``None``: as many as are short."""
 
@@ -266,7 +270,12 @@ class RemoteExecutor(ProcessPool):
         return {**blas_limits(cpus, slots), **variables_of(self.env, index)}
 
 
-def _checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
+def checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
+    """Hosts by name or otherwise, each once.
+
+    Raises:
+        TypeError, ValueError: They are none.
+    """
     if isinstance(hosts, (str, Host)):
         raise TypeError(f"hosts={hosts!r}: expected a list of hosts, such as [{hosts!r}]")
     found = [host if isinstance(host, Host) else Host(host) for host in hosts]
