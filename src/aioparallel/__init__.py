@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._executors.coroutine import CoroutineExecutor
+    from ._executors.fleet import HostStatus
     from ._executors.mapping import ParallelMap
     from ._executors.pool import Executor
     from ._executors.process import ProcessExecutor
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from ._model.hosts import Host
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
     from ._model.options import Retry
+    from ._policy.placement import LeastLoaded, RoundRobin, WeightedRandom
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
     from ._verbs.distribute import Distributed, distribute
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from ._verbs.split import split_eval
     from ._verbs.stateful import StatefulPool
     from ._workers.hostfile import load_hosts
+    from ._workers.routes import SshSettings
 
 __version__ = "0.1.0"
 
@@ -71,6 +74,7 @@ _NAMES = {
     "_executors.pool": "Executor",
     "_executors.serial": "SerialExecutor",
     "_executors.coroutine": "CoroutineExecutor",
+    "_executors.fleet": "HostStatus",
     "_executors.thread": "ThreadExecutor",
     "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
@@ -87,6 +91,7 @@ _NAMES = {
     "_model.hosts": "Host",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
+    "_policy.placement": "LeastLoaded RoundRobin WeightedRandom",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
     "_verbs.distribute": "Distributed distribute",
@@ -95,6 +100,7 @@ _NAMES = {
     "_verbs.split": "split_eval",
     "_verbs.stateful": "StatefulPool",
     "_workers.hostfile": "load_hosts",
+    "_workers.routes": "SshSettings",
 }
 """Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
 
@@ -113,7 +119,9 @@ __all__ = [
     "ExecutorClosedError",
     "Host",
     "HostError",
+    "HostStatus",
     "InsecureHostWarning",
+    "LeastLoaded",
     "Limit",
     "Method",
     "NotReadyError",
@@ -131,13 +139,16 @@ __all__ = [
     "RemoteExecutor",
     "RemoteTraceback",
     "Retry",
+    "RoundRobin",
     "SerialExecutor",
     "SmartFuture",
+    "SshSettings",
     "StatefulPool",
     "StoreFullError",
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",
+    "WeightedRandom",
     "WorkerLostError",
     "WorkerStartError",
     "aclose",

@@ -13,7 +13,18 @@ from typing import Any
 from aioparallel import Method, current_call, distribute, parallelize
 from tests.tools import Gate, Log, hold
 
-__all__ = ["Counter", "busy_in_c", "die", "die_once", "fail_once", "hold_at", "slow_square", "square", "where", "with_child"]
+__all__ = [
+    "Counter",
+    "busy_in_c",
+    "die",
+    "die_once",
+    "fail_once",
+    "hold_at",
+    "slow_square",
+    "square",
+    "where",
+    "with_child",
+]
 
 
 @parallelize(method=Method.REMOTE)

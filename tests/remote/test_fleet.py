@@ -352,4 +352,3 @@ async def test_a_retry_avoids_the_host_that_failed(sshd: Start, open_pool: Open,
     lines = Log(f"{log.path}-alone")
     second = await pool.options(retry=Retry(2, on=OSError, backoff=0.01)).submit(farjobs.fail_once, lines)
     assert lines.lines[0] == second == hosts[1].name
-

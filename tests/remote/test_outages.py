@@ -203,7 +203,13 @@ def test_the_controller_is_killed(sshd: Start, far_folder: Path, world: World, u
     gate = Gate(str(far_folder / f"gate{user}"))
     server = sshd()
     host = server.host(user, slots=2)
-    fields = {"username": host.username, "port": host.port, "slots": 2, "python": host.python, "options": dict(host.options or {})}
+    fields = {
+        "username": host.username,
+        "port": host.port,
+        "slots": 2,
+        "python": host.python,
+        "options": dict(host.options or {}),
+    }
     text = ", ".join(f"{name}={value!r}" for name, value in fields.items())
     program = CONTROLLER.format(hosts=f"[Host({host.machine!r}, {text})]", gate=gate.path)
     controller = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)])

@@ -118,7 +118,11 @@ async def test_what_a_host_lacks_is_named(sshd: Start, open_pool: Open, project:
 
 async def test_states_whose_class_travels(sshd: Start, open_pool: Open, project: Project) -> None:
     """The class of a state comes with its module as well."""
-    project.write({"bakery/shop.py": "class Till:\n    sum = 0\n\n    def __call__(self, x):\n        self.sum += x\n        return self.sum\n"})
+    project.write(
+        {
+            "bakery/shop.py": "class Till:\n    sum = 0\n\n    def __call__(self, x):\n        self.sum += x\n        return self.sum\n"
+        }
+    )
     pool = await open_pool(sshd().host(slots=1))
     shop = importlib.import_module("bakery.shop")
     async with StatefulPool(shop.Till, on=pool) as tills:
