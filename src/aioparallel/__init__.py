@@ -2,8 +2,8 @@
 
 The layers, each of which imports only what stands below it::
 
-    joblib                           runs joblib on the executors of `blocking`
-    cli  blocking  testing           other doors, built on this face
+    cli  joblib                      the command line; joblib on the executors of `blocking`
+    blocking  testing                other doors, built on this face
     _verbs                           what users say: decorators, maps, ambient executors
     _executors                       where calls run: one file for each kind of pool
     _workers                         what executors place calls on

@@ -78,6 +78,8 @@ class HostStatus:
         trip: Seconds that a message takes to get there and its answer to come back; ``None`` before that was measured.
         error: Why it cannot be used, or could not the last time.
         losses: How often it was lost.
+        cpus: How many CPUs the login may use; 0 while that is not known.
+        python: The version of its Python; empty while that is not known.
     """
 
     name: str
@@ -89,6 +91,8 @@ class HostStatus:
     trip: float | None = None
     error: Exception | None = None
     losses: int = 0
+    cpus: int = 0
+    python: str = ""
 
 
 class Member:
@@ -102,7 +106,8 @@ class Member:
         self.station: RemoteStation | None = None
         self.slots = 0
         self.first_index = -1
-        self.cpus = 1
+        self.cpus = 0
+        self.python = ""
         self.losses = 0
         self.failures = 0
         """How often in a row it could not be used."""
@@ -126,6 +131,8 @@ class Member:
             trip=(self.station.trip or None) if self.station is not None else None,
             error=self.error,
             losses=self.losses,
+            cpus=self.cpus,
+            python=self.python,
         )
 
 
@@ -206,6 +213,11 @@ class Fleet(Workers):
         member.scope.cancel()
         await member.over.wait()
         self._look_whether_any_is_left()
+
+    async def connection_to(self, name: str) -> Any:
+        """The connection to a host that is up: for whoever wants to know more of it."""
+        member = next(member for member in self.members.values() if member.host.name == name)
+        return await self._connections.connect(member.host)
 
     @property
     def _group(self) -> Any:
@@ -336,7 +348,8 @@ class Fleet(Workers):
     # What becomes of a host
 
     def _on_up(self, member: Member, station: RemoteStation, hello: Any) -> None:
-        member.station, member.cpus = station, max(1, hello.cpus)
+        member.station = station
+        member.cpus, member.python = max(1, hello.cpus), hello.version
         member.suspended = anyio.Event()
         if not member.slots:
             self._number(member, self.pool._slots_of(hello))
