@@ -7,24 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
 from aioparallel import Method, current_call, distribute, parallelize
 from tests.tools import Gate, Log, hold
-
-__all__ = [
-    "Counter",
-    "busy_in_c",
-    "die",
-    "die_once",
-    "fail_once",
-    "hold_at",
-    "slow_square",
-    "square",
-    "where",
-    "with_child",
-]
 
 
 @parallelize(method=Method.REMOTE)
@@ -104,3 +92,15 @@ class Counter:
     def __call__(self, _: Any = None) -> int:
         self.count += 1
         return self.count
+
+
+def tell(text: str) -> None:
+    print(text)
+
+
+def leave(code: int) -> None:
+    sys.exit(code)
+
+
+def make_lock() -> Any:
+    return threading.Lock()

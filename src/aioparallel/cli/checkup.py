@@ -119,10 +119,11 @@ async def _look(pool: RemoteExecutor, host: Host, wire: anyio.Lock, known: dict[
     known["python"], known["cpus"] = status.python, status.cpus
     shell = known["shell"] = await _shell_seconds(pool)
     if shell is not None and shell > SLOW_SHELL:
-        known["notes"] += (
+        note = (
             f"{host.name}: its login shell takes {shell:.1f} s to start, each time. What in its profile (~/.bashrc, "
-            "~/.zshenv, /etc/profile.d) is for people at a terminal should be skipped when there is none.",
+            "~/.zshenv, /etc/profile.d) is for people at a terminal should be skipped when there is none."
         )
+        known["notes"] = (*known["notes"], note)
     trips = []
     for _ in range(TRIPS):
         trips.append(await _seconds(pool, abs, 1))
