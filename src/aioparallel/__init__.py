@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerStartError,
     )
-    from ._model.hosts import Host
+    from ._model.hosts import Host, SshSettings
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
     from ._model.options import Retry
     from ._policy.placement import LeastLoaded, RoundRobin, WeightedRandom
@@ -66,7 +66,6 @@ if TYPE_CHECKING:
     from ._verbs.split import split_eval
     from ._verbs.stateful import StatefulPool
     from ._workers.hostfile import load_hosts
-    from ._workers.routes import SshSettings
 
 __version__ = "0.1.0"
 
@@ -88,7 +87,7 @@ _NAMES = {
     "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError "
     "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
-    "_model.hosts": "Host",
+    "_model.hosts": "Host SshSettings",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
     "_policy.placement": "LeastLoaded RoundRobin WeightedRandom",
@@ -100,7 +99,6 @@ _NAMES = {
     "_verbs.split": "split_eval",
     "_verbs.stateful": "StatefulPool",
     "_workers.hostfile": "load_hosts",
-    "_workers.routes": "SshSettings",
 }
 """Where each public name is defined. ``TYPE_CHECKING`` above and ``__all__`` below say the same to other readers."""
 

@@ -6,11 +6,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._child.boot import boot_id
 from .._model.call import Call
-from .._model.hosts import Hello, Host
+from .._model.hosts import Hello, Host, SshSettings
 from .._policy.ledger import Ledger
 from .._policy.placement import AnyPolicy, WeightedRandom, placement_for
 from .._policy.steps import Spawn, Suspend
@@ -21,9 +21,6 @@ from .fleet import Fleet, HostStatus
 from .local import group_of
 from .pool import Run
 from .processes import ProcessPool
-
-if TYPE_CHECKING:
-    from .._workers.routes import SshSettings
 
 __all__ = ["RemoteExecutor", "checked_hosts"]
 
@@ -116,7 +113,7 @@ class RemoteExecutor(ProcessPool):
         self.policy = policy if policy is not None else WeightedRandom()
         self.lease = lease
         self.patience = patience
-        self._ssh = ssh
+        self.ssh = SshSettings() if ssh is None else ssh
         self._looked_at = 0.0
         self._looking = False
         self._fleet: Fleet | None = None
@@ -124,6 +121,8 @@ class RemoteExecutor(ProcessPool):
 
     def _check(self) -> None:
         placement_for(self.policy)  # it refuses nonsense
+        if not isinstance(self.ssh, SshSettings):
+            raise TypeError(f"ssh={self.ssh!r}: expected SshSettings(...)")
         for option in ("lease", "patience"):
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -237,15 +236,6 @@ class RemoteExecutor(ProcessPool):
     def _renew(self, names: set[str]) -> None:
         if names and self._fleet is not None:
             self._fleet.renew(names)
-
-    @property
-    def ssh(self) -> SshSettings:
-        """How patient connections are."""
-        if self._ssh is None:
-            from .._workers.routes import SshSettings
-
-            self._ssh = SshSettings()
-        return self._ssh
 
     _look_is_quick = True
     """Whether it takes so little time to look for edited modules that it can be done at once."""
