@@ -13,6 +13,7 @@ from aioparallel import (
     RemoteExecutor,
     StatefulPool,
     WorkerStartError,
+    blocking,
     configure,
     parmap,
     wait_all,
@@ -89,6 +90,15 @@ async def test_a_state_on_a_host_that_comes_back(sshd: Start) -> None:
         await until(lambda: is_up(inner, hosts[0]))
         found = await pool.map([None] * 40)
         assert min(found) == 101, "a fresh one"
+
+
+def test_code_without_an_event_loop(sshd: Start) -> None:
+    """`aioparallel.blocking` has the same pool, as an executor of `concurrent.futures`."""
+    host = sshd().host(slots=2)
+    with blocking.RemoteExecutor([host], lease=10.0, ssh=QUICK) as pool:
+        assert pool.submit(farjobs.square, 4).result() == 16
+        assert list(pool.map(farjobs.square, range(20))) == [x * x for x in range(20)]
+        assert {each for each, _ in pool.map(farjobs.where, range(5))} == {host.name}
 
 
 def test_how_many_workers() -> None:
