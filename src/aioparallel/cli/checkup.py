@@ -160,8 +160,9 @@ def _failure(error: AioParallelError, known: dict[str, Any]) -> Checkup:
 
 
 def _with_one_slot(host: Host) -> Host:
-    named = {field.name: getattr(host, field.name) for field in fields(Host)}
-    return Host(**{**named, "slots": 1})
+    values: dict[str, Any] = {field.name: getattr(host, field.name) for field in fields(Host)}
+    values["slots"] = 1
+    return Host(**values)
 
 
 def _remarks(host: Host) -> list[str]:
