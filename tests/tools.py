@@ -1,6 +1,7 @@
 """Making the order of things across tasks, threads and processes, without sleeping: gates, and waiting with a deadline.
 
-Workers import this: what takes long to import is imported where it is used.
+Workers import this, also on hosts that lack our package: what takes long to import, or is ours, is imported where it is
+used.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aioparallel._futures.supervisor import Group, Supervisor
+if TYPE_CHECKING:
+    from aioparallel._futures.supervisor import Group, Supervisor
+
 
 PATIENCE = 20.0
 """Seconds after which a test that waits for something has failed."""
@@ -134,6 +137,8 @@ async def hold_async(gate: Gate, value: Any = None) -> Any:
 @asynccontextmanager
 async def open_group() -> AsyncGenerator[Group]:
     """A supervisor's task group, as pools have one; no task in it may fail."""
+    from aioparallel._futures.supervisor import Supervisor
+
     done = asyncio.Event()
 
     async def body(supervisor: Supervisor) -> None:

@@ -2,8 +2,8 @@
 
 The layers, each of which imports only what stands below it::
 
-    joblib                           runs joblib on the executors of `blocking`
-    cli  blocking  testing           other doors, built on this face
+    cli  joblib                      the command line; joblib on the executors of `blocking`
+    blocking  testing                other doors, built on this face
     _verbs                           what users say: decorators, maps, ambient executors
     _executors                       where calls run: one file for each kind of pool
     _workers                         what executors place calls on
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._executors.coroutine import CoroutineExecutor
+    from ._executors.fleet import HostStatus
     from ._executors.mapping import ParallelMap
     from ._executors.pool import Executor
     from ._executors.process import ProcessExecutor
@@ -53,9 +54,10 @@ if TYPE_CHECKING:
         WorkerLostError,
         WorkerStartError,
     )
-    from ._model.hosts import Host
+    from ._model.hosts import Host, SshSettings
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
     from ._model.options import Retry
+    from ._policy.placement import LeastLoaded, RoundRobin, WeightedRandom
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
     from ._verbs.distribute import Distributed, distribute
@@ -71,6 +73,7 @@ _NAMES = {
     "_executors.pool": "Executor",
     "_executors.serial": "SerialExecutor",
     "_executors.coroutine": "CoroutineExecutor",
+    "_executors.fleet": "HostStatus",
     "_executors.thread": "ThreadExecutor",
     "_executors.mapping": "ParallelMap",
     "_executors.process": "ProcessExecutor",
@@ -84,9 +87,10 @@ _NAMES = {
     "_model.errors": "AioParallelError CallCancelledError CallExitedError ExecutorClosedError HostError "
     "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
-    "_model.hosts": "Host",
+    "_model.hosts": "Host SshSettings",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
     "_model.options": "Retry",
+    "_policy.placement": "LeastLoaded RoundRobin WeightedRandom",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
     "_verbs.distribute": "Distributed distribute",
@@ -113,7 +117,9 @@ __all__ = [
     "ExecutorClosedError",
     "Host",
     "HostError",
+    "HostStatus",
     "InsecureHostWarning",
+    "LeastLoaded",
     "Limit",
     "Method",
     "NotReadyError",
@@ -131,13 +137,16 @@ __all__ = [
     "RemoteExecutor",
     "RemoteTraceback",
     "Retry",
+    "RoundRobin",
     "SerialExecutor",
     "SmartFuture",
+    "SshSettings",
     "StatefulPool",
     "StoreFullError",
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",
+    "WeightedRandom",
     "WorkerLostError",
     "WorkerStartError",
     "aclose",

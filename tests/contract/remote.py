@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from aioparallel import Host, RemoteExecutor
+from aioparallel import Host, RemoteExecutor, StatefulPool
 from tests.remote.openssh import IS_ROOT, Sshd, World, why_not
 
-__all__ = ["RemotePool", "start", "stop"]
+__all__ = ["AnyStatefulPool", "RemotePool", "start", "stop"]
 
 _servers: list[Sshd] = []
 
@@ -20,6 +20,15 @@ if why_not() is None:
         def __init__(self, max_workers: int = 2, **options: Any) -> None:
             threads = options.get("threads_per_worker", 1)
             super().__init__([_host(max_workers * threads)], **options)
+
+
+class AnyStatefulPool(StatefulPool):
+    """A stateful pool of any kind: a remote one gets the one host."""
+
+    def __init__(self, factory: Any, workers: int | None = None, *, method: Any = "process", **options: Any) -> None:
+        if method == "remote" and options.get("on") is None:
+            options["hosts"] = [_host(workers or len(options.get("worker_kwargs") or ()) or 2)]
+        super().__init__(factory, workers, method=method, **options)
 
 
 def _host(slots: int) -> Host:

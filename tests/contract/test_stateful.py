@@ -21,13 +21,13 @@ from aioparallel import (
     PicklingError,
     ProcessExecutor,
     SerialExecutor,
-    StatefulPool,
     ThreadExecutor,
     WorkerLostError,
     WorkerStartError,
     parmap,
 )
 from tests.contract import statejobs
+from tests.contract.remote import AnyStatefulPool as StatefulPool
 from tests.contract.statejobs import Model
 from tests.tools import Gate, Log, until
 
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.timeout(60)
 METHODS = [
     "process",
     "thread",
+    pytest.param("remote", marks=pytest.mark.one_host),
     # Ray's processes come and go as it likes.
     pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.leak_check(processes=False, fds=False)]),
 ]
@@ -444,4 +445,4 @@ async def test_environment_of_workers() -> None:
 
 def test_it_is_public() -> None:
     """The pool is on the face of the package."""
-    assert aioparallel.StatefulPool is StatefulPool
+    assert issubclass(StatefulPool, aioparallel.StatefulPool)

@@ -22,8 +22,8 @@ LAYERS = [
     {"_executors"},
     {"_verbs"},
     {PACKAGE},  # the face: it re-exports the layers below it
-    {"blocking", "cli", "testing"},
-    {"joblib"},  # on the executors of `blocking`
+    {"blocking", "testing"},
+    {"cli", "joblib"},  # on the hosts of `testing`, and on the executors of `blocking`
     {"__main__"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}

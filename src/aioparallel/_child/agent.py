@@ -214,7 +214,11 @@ class Agent:
         try:
             child = children.fork(message, self.folder)
         except OSError as error:
-            self._send(mux.ERR, serial, f"the host agent cannot start a worker: {error}\n".encode())
+            self._send(
+                mux.ERR,
+                serial,
+                f"the host agent cannot start a worker, with its files in {self.folder}: {error}\n".encode(),
+            )
             nothing = {"pid": None, "signal": None, "exitcode": None, "max_rss": None, "stack": "", "oom": None}
             self._say(ev="gone", serial=serial, running="", **nothing)
             return

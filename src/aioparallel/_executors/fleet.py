@@ -78,6 +78,8 @@ class HostStatus:
         trip: Seconds that a message takes to get there and its answer to come back; ``None`` before that was measured.
         error: Why it cannot be used, or could not the last time.
         losses: How often it was lost.
+        cpus: How many CPUs the login may use; 0 while that is not known.
+        python: The version of its Python; empty while that is not known.
     """
 
     name: str
@@ -89,6 +91,8 @@ class HostStatus:
     trip: float | None = None
     error: Exception | None = None
     losses: int = 0
+    cpus: int = 0
+    python: str = ""
 
 
 class Member:
@@ -102,7 +106,8 @@ class Member:
         self.station: RemoteStation | None = None
         self.slots = 0
         self.first_index = -1
-        self.cpus = 1
+        self.cpus = 0
+        self.python = ""
         self.losses = 0
         self.failures = 0
         """How often in a row it could not be used."""
@@ -126,6 +131,8 @@ class Member:
             trip=(self.station.trip or None) if self.station is not None else None,
             error=self.error,
             losses=self.losses,
+            cpus=self.cpus,
+            python=self.python,
         )
 
 
@@ -142,11 +149,18 @@ class Fleet(Workers):
         self._last_up = math.inf
         """When the last host was lost (``time.monotonic``); ``inf`` while there is one."""
         self._gate = anyio.CapacityLimiter(AT_ONCE)
+        self._waits_for_all = False
+        """Whether the pool is about to open, and will when all workers of its hosts are there."""
 
     # Life
 
-    async def open(self, hosts: Iterable[Host]) -> None:
+    async def open(self, hosts: Iterable[Host], *, wait_for_all: bool = False) -> None:
         """Connect to the hosts; return when one of them takes calls.
+
+        Args:
+            hosts: The hosts.
+            wait_for_all: Return when all workers of all hosts that can be used take calls; one worker that cannot be
+                started is an error.
 
         Raises:
             HostError: None of them can be used; the message lists each.
@@ -155,11 +169,16 @@ class Fleet(Workers):
         from .._workers.ssh import Connections  # it imports asyncssh
 
         self._connections = Connections(self._group, self.pool.ssh)
+        self._waits_for_all = wait_for_all
         for host in hosts:
             self.add(host)
-        await self._news.until(lambda: self._is_any_ready() or self._has_each_failed())
+        enough = self._is_each_ready if wait_for_all else self._is_any_ready
+        await self._news.until(lambda: enough() or self._has_each_failed() or self._start_error())
+        if self._start_error():
+            raise self._start_error()
         if not self._is_any_ready():
             raise self._no_host()
+        self._waits_for_all, self.run.ledger.is_up = False, True
 
     def full_width(self) -> int:
         """How many calls may run at a time when every host is up that may still come."""
@@ -185,6 +204,9 @@ class Fleet(Workers):
         if host in self.members:
             raise ValueError(f"{host} is a host of {self.pool.name} already")
         member = self.members[host] = Member(host)
+        if host.slots is not None:
+            self._number(member, host.slots)
+        self.run.ledger.start_error = None  # calls wait for it, whatever became of the others
         self._group.start_soon(self._keep, member)
 
     async def remove(self, member: Member, *, drain: bool) -> None:
@@ -196,6 +218,12 @@ class Fleet(Workers):
             await self._news.until(lambda: not member.site.seats or member.over.is_set())
         member.scope.cancel()
         await member.over.wait()
+        self._look_whether_any_is_left()
+
+    async def connection_to(self, name: str) -> Any:
+        """The connection to a host that is up: for whoever wants to know more of it."""
+        member = next(member for member in self.members.values() if member.host.name == name)
+        return await self._connections.connect(member.host)
 
     @property
     def _group(self) -> Any:
@@ -215,10 +243,11 @@ class Fleet(Workers):
                         await self._serve(member)
                     except AioParallelError as error:
                         self._on_failure(member, error)
-                        if member.state is HostState.FAILED:
-                            break
-                        await anyio.sleep(self._pause(member))
-                        self._connections.forget(member.host)
+                    self._look_whether_any_is_left()
+                    if member.state is HostState.FAILED:
+                        break
+                    await anyio.sleep(self._pause(member))
+                    self._connections.forget(member.host)
                 while member.state is HostState.FAILED:
                     await anyio.sleep_forever()  # so that it is there to be seen, and to be removed
         finally:
@@ -227,7 +256,11 @@ class Fleet(Workers):
             self._news.tell()
 
     async def _serve(self, member: Member) -> None:
-        """Use a host until it is lost."""
+        """Use a host until it is lost, which is told at once: what is left of it may take a while to clear away.
+
+        Raises:
+            HostError, WorkerStartError: It cannot be used in the first place.
+        """
         async with self._gate:
             connection = await self._connections.connect(member.host)
         try:
@@ -254,7 +287,8 @@ class Fleet(Workers):
             station.begin(agent, channel)
             self._on_up(member, station, channel.hello)
             await self._news.until(lambda: agent.ended.is_set() or member.suspended.is_set())
-            raise self._why_lost(member, agent, station)
+            station.lost_because = self._why_lost(member, agent, station)
+            self._on_failure(member, station.lost_because)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._leave(member, station)
@@ -320,18 +354,25 @@ class Fleet(Workers):
     # What becomes of a host
 
     def _on_up(self, member: Member, station: RemoteStation, hello: Any) -> None:
-        member.station, member.cpus = station, max(1, hello.cpus)
+        member.station = station
+        member.cpus, member.python = max(1, hello.cpus), hello.version
         member.suspended = anyio.Event()
-        if member.first_index < 0:
-            member.slots = member.host.slots or self.pool._slots_of(hello)
-            member.first_index = self._indexes
-            self._indexes += member.slots
+        if not member.slots:
+            self._number(member, self.pool._slots_of(hello))
         site = member.site
         site.is_open, site.start_failures = True, 0
         threads = self.pool.threads_per_worker
-        for slot in range(-(-member.slots // threads)):
+        for slot in range(self._workers_of(member)):
             seat = Seat(member.first_index + slot, threads, self.pool._spare, site)
             self.pool._carry_out(self.run, self.run.ledger.add(seat))
+
+    def _number(self, member: Member, slots: int) -> None:
+        """A host has so many slots: its workers get their indexes, which they keep."""
+        member.slots, member.first_index = slots, self._indexes
+        self._indexes += self._workers_of(member)
+
+    def _workers_of(self, member: Member) -> int:
+        return -(-member.slots // self.pool.threads_per_worker)
 
     def _on_failure(self, member: Member, error: AioParallelError) -> None:
         was_up = member.failures == 0 and member.state is HostState.UP
@@ -342,7 +383,6 @@ class Fleet(Workers):
         member.state = HostState.FAILED if permanent else HostState.WAITING
         _log.warning("%s: %s", self.pool.name, error)
         self._news.tell()
-        self._look_whether_any_is_left()
 
     def _look_whether_any_is_left(self) -> None:
         """When no host can be used, and none comes back in time, fail what waits."""
@@ -368,6 +408,18 @@ class Fleet(Workers):
 
     def _is_any_ready(self) -> bool:
         return self.run.ledger.any_ready
+
+    def _is_each_ready(self) -> bool:
+        """Whether all workers of all hosts that can be used take calls."""
+        return self._is_any_ready() and all(
+            member.failures or (member.slots and member.site.ready == self._workers_of(member))
+            for member in self.members.values()
+        )
+
+    def _start_error(self) -> Any:
+        """Why a worker cannot be started, if that keeps the pool from opening."""
+        errors = [member.error for member in self.members.values() if isinstance(member.error, WorkerStartError)]
+        return errors[0] if errors and self._waits_for_all else None
 
     def _has_each_failed(self) -> bool:
         return all(member.failures for member in self.members.values())
@@ -438,6 +490,8 @@ class Fleet(Workers):
             member.error = None
         self._last_up = math.inf
         super().worker_ready(carrier)
+        if self._waits_for_all:
+            self.run.ledger.is_up = False  # others are to come
         self._news.tell()
 
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:

@@ -6,11 +6,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._child.boot import boot_id
 from .._model.call import Call
-from .._model.hosts import Hello, Host
+from .._model.hosts import Hello, Host, SshSettings
 from .._policy.ledger import Ledger
 from .._policy.placement import AnyPolicy, WeightedRandom, placement_for
 from .._policy.steps import Spawn, Suspend
@@ -22,10 +22,7 @@ from .local import group_of
 from .pool import Run
 from .processes import ProcessPool
 
-if TYPE_CHECKING:
-    from .._workers.routes import SshSettings
-
-__all__ = ["RemoteExecutor"]
+__all__ = ["RemoteExecutor", "checked_hosts"]
 
 EDIT_SECONDS = 0.5
 """So often it is looked, while calls come, whether modules were edited."""
@@ -112,11 +109,11 @@ class RemoteExecutor(ProcessPool):
             max_pending=max_pending,
             grace=grace,
         )
-        self._hosts = _checked_hosts(hosts)
+        self._hosts = checked_hosts(hosts)
         self.policy = policy if policy is not None else WeightedRandom()
         self.lease = lease
         self.patience = patience
-        self._ssh = ssh
+        self.ssh = SshSettings() if ssh is None else ssh
         self._looked_at = 0.0
         self._looking = False
         self._fleet: Fleet | None = None
@@ -124,6 +121,8 @@ class RemoteExecutor(ProcessPool):
 
     def _check(self) -> None:
         placement_for(self.policy)  # it refuses nonsense
+        if not isinstance(self.ssh, SshSettings):
+            raise TypeError(f"ssh={self.ssh!r}: expected SshSettings(...)")
         for option in ("lease", "patience"):
             value = getattr(self, option)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -147,7 +146,7 @@ class RemoteExecutor(ProcessPool):
         Raises:
             ValueError: It is a host of this executor already.
         """
-        (added,) = _checked_hosts([host])
+        (added,) = checked_hosts([host])
         if added in self._hosts:
             raise ValueError(f"{added} is a host of {self.name} already")
         if self._fleet is not None:
@@ -183,8 +182,9 @@ class RemoteExecutor(ProcessPool):
         return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy))
 
     async def _open(self, run: Run) -> None:
+        self._common_setup()  # what cannot travel is told before any host is bothered with it
         self._fleet = Fleet(self, run)
-        await self._fleet.open(self._hosts)
+        await self._fleet.open(self._hosts, wait_for_all=self._waits_for_all)
 
     async def _close(self, run: Run) -> None:
         fleet, self._fleet = self._fleet, None
@@ -241,17 +241,11 @@ class RemoteExecutor(ProcessPool):
         if names and self._fleet is not None:
             self._fleet.renew(names)
 
-    @property
-    def ssh(self) -> SshSettings:
-        """How patient connections are."""
-        if self._ssh is None:
-            from .._workers.routes import SshSettings
-
-            self._ssh = SshSettings()
-        return self._ssh
-
     _look_is_quick = True
     """Whether it takes so little time to look for edited modules that it can be done at once."""
+
+    _waits_for_all = False
+    """Whether it opens only when all workers of its hosts are there."""
 
     _spare: int | None = None
     """How many calls a worker may hold that have not begun; ``None``: as many as are short."""
@@ -270,7 +264,12 @@ class RemoteExecutor(ProcessPool):
         return {**blas_limits(cpus, slots), **variables_of(self.env, index)}
 
 
-def _checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
+def checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
+    """Hosts by name or otherwise, each once.
+
+    Raises:
+        TypeError, ValueError: They are none.
+    """
     if isinstance(hosts, (str, Host)):
         raise TypeError(f"hosts={hosts!r}: expected a list of hosts, such as [{hosts!r}]")
     found = [host if isinstance(host, Host) else Host(host) for host in hosts]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 from .._futures.waiting import wait_any
 from .._model.errors import WorkerLostError, WorkerStartError
+from .._model.hosts import Host
 from .._model.options import DEFAULT_OPTIONS
 from .._policy.ledger import Ledger
+from .._policy.placement import placement_for
 from .._policy.seats import Seat, Standing
 from .._workers.stateful import StateCall
 from .pool import Executor
 from .process import ProcessExecutor
+from .remote import RemoteExecutor
 from .thread import ThreadExecutor
 
-__all__ = ["StateProcesses", "StateThreads", "close_states"]
+__all__ = ["StateHosts", "StateProcesses", "StateThreads", "close_states"]
 
 
 class StateProcesses(ProcessExecutor):
@@ -38,6 +42,33 @@ class StateProcesses(ProcessExecutor):
     def _seats(self) -> list[Seat]:
         # No call waits behind another: which worker takes it matters.
         return [Seat(index, width=self.threads_per_worker, spare=0) for index in range(self.max_workers)]
+
+    def _packed_initializer(self) -> bytes | None:
+        return self._functions.pack_state(self._state_call, "prepare")
+
+    def _takes_chunks(self, fn: Any) -> bool:
+        return False
+
+
+class StateHosts(RemoteExecutor):
+    """Processes on remote hosts that build their states as they start.
+
+    Args:
+        call: What is called for each item.
+        hosts: Where: :class:`Host` objects, or their names.
+        **options: Those of :class:`RemoteExecutor`.
+    """
+
+    _waits_for_all = True
+    _spare = 0  # no call waits behind another: which worker takes it matters
+
+    def __init__(self, call: StateCall, hosts: Iterable[Host | str], **options: Any) -> None:
+        super().__init__(hosts, **options)
+        self._state_call = call
+
+    def _new_ledger(self) -> Ledger:
+        placement = placement_for(self.policy)
+        return Ledger(max_tasks=self.max_tasks_per_worker, all_or_none=True, fair=True, placement=placement)
 
     def _packed_initializer(self) -> bytes | None:
         return self._functions.pack_state(self._state_call, "prepare")

@@ -373,6 +373,8 @@ def lost_error(carrier: Carrier, gone: Gone, call: Call | None) -> WorkerLostErr
         last_output=carrier.output.last,
         stack=gone.stack,
     )
+    if gone.running is None:
+        error.__cause__ = carrier.station.lost_because
     if call is None and carrier.start_failure:
         error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
     return error

@@ -171,6 +171,8 @@ class WorkerLostError(AioParallelError):
 
     def _evidence(self) -> list[str]:
         lines = []
+        if self.call and not (self.signal or self.exitcode is not None):
+            lines.append("It may have run, or not, or in part. Calls that are `idempotent` are begun again.")
         if self.out_of_memory:
             lines.append(f"Out of memory: {self.out_of_memory}")
         elif self.signal == "SIGKILL":

@@ -240,6 +240,14 @@ class WeightedRandom:
 
     Args:
         seed: For the same choices every time; ``None`` for others.
+
+    Cancellation:
+        Does not apply: choosing takes no time.
+
+    Example:
+        ::
+
+            RemoteExecutor([Host("big", weight=3), Host("small")], policy=WeightedRandom())
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -250,14 +258,32 @@ class WeightedRandom:
 
 
 class RoundRobin:
-    """The hosts take turns, whatever their sizes."""
+    """The hosts take turns, whatever their sizes and weights.
+
+    Cancellation:
+        Does not apply: choosing takes no time.
+
+    Example:
+        ::
+
+            RemoteExecutor(["node1", "node2"], policy=RoundRobin())
+    """
 
     def _placement(self) -> Placement:
         return InTurn()
 
 
 class LeastLoaded:
-    """The host with the largest part of its slots free; of equal ones, that with the highest weight."""
+    """The host with the largest part of its slots free gets the next call; of equal ones, that with the highest weight.
+
+    Cancellation:
+        Does not apply: choosing takes no time.
+
+    Example:
+        ::
+
+            RemoteExecutor(["node1", "node2"], policy=LeastLoaded())
+    """
 
     def _placement(self) -> Placement:
         return ByLoad()

@@ -27,6 +27,9 @@ __all__ = ["Passing", "StatefulPool"]
 
 Passing = Literal["single", "args", "kwargs"]
 
+OWN = {Method.PROCESS, Method.THREAD, Method.RAY}
+"""Kinds of workers that a pool makes for itself."""
+
 PASSING: dict[str, dict[str, Any]] = {
     "single": {},
     "args": {"star": True},
@@ -49,14 +52,16 @@ class StatefulPool:
     Args:
         factory: What makes a state in each worker.
         workers: How many; by default the CPUs that this process may use, or what ``on`` runs at a time.
-        method: The kind of workers: ``"process"``, ``"thread"`` or ``"ray"`` (actors), or another whose executor is
-            configured.
+        method: The kind of workers: ``"process"``, ``"thread"``, ``"ray"`` (actors), ``"remote"`` with ``hosts``, or
+            another whose executor is configured.
         kwargs: Keyword arguments for the factory, the same for all workers.
         worker_kwargs: Those of each worker, which win; as many as there are workers.
         on: Run on this executor. Its workers build their states when they first need them, and keep them until this
             pool is closed.
-        **options: Further options of the :class:`ProcessExecutor`, :class:`ThreadExecutor` or :class:`RayExecutor`,
-            such as ``name``, ``env``, ``num_gpus`` or ``grace``.
+        **options: Further options of the :class:`ProcessExecutor`, :class:`ThreadExecutor`, :class:`RayExecutor` or
+            :class:`RemoteExecutor`, such as ``name``, ``env``, ``num_gpus`` or ``grace``; and ``hosts``, for
+            ``method="remote"``: there is a worker for each of their slots. With ``workers`` or ``worker_kwargs`` each
+            host has to say how many it has, and workers are counted in the order of the hosts.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; raised at once.
@@ -92,8 +97,10 @@ class StatefulPool:
         if not callable(factory):
             raise TypeError(f"expected a class, or a function, got {factory!r}")
         self._settings = Settings().changed(**({"method": method} if on is None else {"on": on}))
-        self._workers = _worker_count(workers, worker_kwargs)
         self._options = options
+        if self._is_remote:
+            workers = _count_slots(options, workers, worker_kwargs)
+        self._workers = _worker_count(workers, worker_kwargs)
         self._owned: Executor | None = None
         self._pool: Executor | None = None
         make = _is_factory(factory, kwargs is not None or worker_kwargs is not None)
@@ -104,14 +111,20 @@ class StatefulPool:
 
     def _check_options(self, on: Executor | None) -> None:
         if not self._has_own_workers:
-            if self._options:
-                raise TypeError(f"{', '.join(self._options)}: these are options of the executor that is used")
+            refused = [name for name in self._options if name != "hosts" or not self._is_remote]
+            if refused:
+                raise TypeError(f"{', '.join(refused)}: these are options of the executor that is used")
         else:
             self._own()  # it refuses nonsense
 
     @property
     def _has_own_workers(self) -> bool:
-        return self._settings.method in {Method.PROCESS, Method.THREAD, Method.RAY} and not in_worker()
+        return (self._is_remote or self._settings.method in OWN) and not in_worker()
+
+    @property
+    def _is_remote(self) -> bool:
+        """Whether its workers are to be on hosts of its own."""
+        return self._settings.method is Method.REMOTE and "hosts" in self._options
 
     def _own(self) -> Executor:
         options = {"name": f"stateful {self._settings.method}", **self._options}
@@ -119,8 +132,10 @@ class StatefulPool:
             from .._executors.rayactors import StateActors
 
             return StateActors(self._call, self._workers, **options)
-        from .._executors.stateful import StateProcesses, StateThreads
+        from .._executors.stateful import StateHosts, StateProcesses, StateThreads
 
+        if self._is_remote:
+            return StateHosts(self._call, **options)
         kind = StateProcesses if self._settings.method is Method.PROCESS else StateThreads
         return kind(self._call, self._workers, **options)
 
@@ -283,6 +298,24 @@ class StatefulPool:
     def __repr__(self) -> str:
         state = "closed" if self._pool is None else "open"
         return f"<StatefulPool of {self._workers} {function_name(self._call.target)}, {state}>"
+
+
+def _count_slots(
+    options: dict[str, Any], workers: int | None, worker_kwargs: Sequence[Mapping[str, Any]] | None
+) -> int | None:
+    """How many workers the hosts have, if they say so; they must if that matters."""
+    from .._executors.remote import checked_hosts
+
+    options["hosts"] = hosts = checked_hosts(options["hosts"])
+    threads = options.get("threads_per_worker", 1)
+    known = [-(-host.slots // threads) for host in hosts if host.slots is not None]
+    count = sum(known) if len(known) == len(hosts) else None
+    if count is None and (workers is not None or worker_kwargs is not None):
+        silent = ", ".join(str(host) for host in hosts if host.slots is None)
+        raise ValueError(f"how many workers do the hosts have? Give each `slots=`, when it matters: {silent}")
+    if workers is not None and workers != count:
+        raise ValueError(f"workers={workers}, but the hosts have slots for {count}")
+    return count
 
 
 def _worker_count(workers: int | None, worker_kwargs: Sequence[Mapping[str, Any]] | None) -> int:

@@ -59,6 +59,10 @@ class Frames:
         Raises:
             ProtocolError: They are no frames.
         """
+        for start in range(0, len(view), RECEIVE):  # no large frame ends in the piece that it begins in
+            self._feed(view[start : start + RECEIVE])
+
+    def _feed(self, view: memoryview) -> None:
         position, end = 0, len(view)
         if self._big is None and self._start == self._end:  # nothing is incomplete, so nothing need be copied
             while (found := self._next(view, position, end)) is not None:

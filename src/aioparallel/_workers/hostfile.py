@@ -14,7 +14,7 @@ from typing import Any
 
 from .._model.hosts import Host
 
-__all__ = ["load_hosts"]
+__all__ = ["hosts_file", "load_hosts"]
 
 VARIABLE = "AIOPARALLEL_HOSTS"
 RECORDS = "remote_worker_records"
@@ -64,7 +64,7 @@ def load_hosts(path: str | os.PathLike[str] | None = None) -> list[Host]:
         FileNotFoundError: There is no such file; without *path*, the message lists where it was looked for.
         ValueError: The file is not understood. The message names file, entry and field.
     """
-    file = _find() if path is None else Path(path).expanduser()
+    file = hosts_file() if path is None else Path(path).expanduser()
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -77,7 +77,12 @@ def load_hosts(path: str | os.PathLike[str] | None = None) -> list[Host]:
     return list(hosts.values())
 
 
-def _find() -> Path:
+def hosts_file() -> Path:
+    """The file that is read when nobody says which.
+
+    Raises:
+        FileNotFoundError: There is none; lists where it was looked for.
+    """
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named).expanduser()

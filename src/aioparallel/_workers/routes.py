@@ -20,7 +20,7 @@ from typing import Any
 
 import asyncssh
 
-from .._model.hosts import Host
+from .._model.hosts import Host, SshSettings
 
 __all__ = ["Route", "SshSettings", "resolve"]
 
@@ -59,32 +59,6 @@ HANDED_ON = (
     "passphrase",
 )
 """Options that hold for a jump host too that is given by its name only: there is no other place to say them."""
-
-
-@dataclass(frozen=True)
-class SshSettings:
-    """How patient connections are, in seconds, and how many are made at a time.
-
-    Attributes:
-        connect_timeout: From the lookup of the name until the server has said what it is. ``ConnectTimeout`` in the
-            user's configuration, and the option ``connect_timeout`` of a host, come first.
-        login_timeout: From then on until the login. The host's option ``login_timeout`` comes first.
-        channel_timeout: For opening a channel on a connection.
-        start_timeout: From there until the host agent says hello; the user's shell profile runs meanwhile.
-        keepalive_interval: After so long without a word the server is asked whether it is there (0: never).
-            ``ServerAliveInterval`` and ``ServerAliveCountMax``, and the options of a host, come first.
-        keepalive_count_max: So many questions may be open. A silent partition is noticed after
-            ``keepalive_interval * (keepalive_count_max + 1)``.
-        handshakes: So many logins are under way at a time, at one server or through one jump host.
-    """
-
-    connect_timeout: float = 10.0
-    login_timeout: float = 30.0
-    channel_timeout: float = 15.0
-    start_timeout: float = 30.0
-    keepalive_interval: float = 15.0
-    keepalive_count_max: int = 3
-    handshakes: int = 4
 
 
 @dataclass(frozen=True)

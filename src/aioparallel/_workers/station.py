@@ -175,6 +175,8 @@ class Station(ABC):
         """Who is told what to do; none before it listens, and after it was lost."""
         self.host: str | None = None
         """The name of the machine, if it is another one."""
+        self.lost_because: Exception | None = None
+        """Why the machine was lost, once it is."""
         self._owner = owner
         self._setup = setup
         self._grace = grace

@@ -1,5 +1,7 @@
 """``aioparallel demo``: threads read the Python files of a folder, processes measure them, and one does it all again.
 
+With ``--remote`` the processes are those of a remote host, which is an ssh server in this very process.
+
 It uses the public face of the package only, and so shows how that is used.
 """
 
@@ -11,12 +13,21 @@ import gc
 import json
 import os
 import sysconfig
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 from typing import TypeAlias, TypeVar
 
-from aioparallel import AioParallelError, ProcessExecutor, SmartFuture, ThreadExecutor, wait_any
+from aioparallel import (
+    AioParallelError,
+    Executor,
+    ProcessExecutor,
+    RemoteExecutor,
+    SmartFuture,
+    ThreadExecutor,
+    wait_any,
+)
+from aioparallel._child.cpus import available_cpus
 
 from . import CommandError, show
 from .analysis import FileMeasure, measure_sources
@@ -36,6 +47,9 @@ Measured: TypeAlias = list[FileMeasure | Failure]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
     parser.add_argument("folder", nargs="?", help="where the files are (default: this Python's standard library)")
+    parser.add_argument(
+        "--remote", action="store_true", help="measure on a host that is reached by ssh, and runs in this process"
+    )
     parser.add_argument("--json", action="store_true", help="print the report for programs")
     parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (default: the CPUs there are)")
     parser.add_argument(
@@ -85,7 +99,7 @@ async def _in_parallel(
     """Read in threads, then measure in processes; say also how many processes that were."""
     files = sum(map(len, groups))
     with _timed(seconds, "parallel"):
-        async with ThreadExecutor(THREADS) as threads, ProcessExecutor(options.workers) as processes:
+        async with ThreadExecutor(THREADS) as threads, _workers(options) as processes:
             with _timed(seconds, "read"), Progress("Reading", files) as progress:
                 reads = {threads.submit(read_files, folder, group): group for group in groups}
                 sources = await _all(reads, progress)
@@ -97,6 +111,19 @@ async def _in_parallel(
                 measured = await _all(measures, progress)
             workers = processes.status().workers
     return _flat(measured), workers
+
+
+@asynccontextmanager
+async def _workers(options: argparse.Namespace) -> AsyncGenerator[Executor]:
+    """Where files are measured: here, or on a host."""
+    if not options.remote:
+        async with ProcessExecutor(options.workers) as pool:
+            yield pool
+        return
+    from aioparallel.testing import ssh_host  # it imports asyncssh
+
+    async with ssh_host(slots=options.workers or available_cpus()) as host, RemoteExecutor([host]) as pool:
+        yield pool
 
 
 async def _all(calls: Mapping[SmartFuture[list[T | Failure]], Batch], progress: Progress) -> list[list[T | Failure]]:

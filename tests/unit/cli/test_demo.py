@@ -131,3 +131,12 @@ def test_python_m(folder: Path) -> None:
     command = [sys.executable, "-m", "aioparallel", "demo", str(folder), "--json", "--workers", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["totals"]["files"] == 2
+
+
+def test_on_a_remote_host(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --remote the files are measured on a host that needs no set-up, with the same result."""
+    assert main(["demo", str(folder), "--json", "--remote", "--workers", "2"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["totals"]["files"] == 2
+    assert record["serial_run_agrees"] is True
+    assert record["timings"]["processes"] == 2
