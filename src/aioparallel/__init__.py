@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     )
     from ._model.hosts import Host
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
-    from ._model.options import Retry
+    from ._model.options import Backups, Retry
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
     from ._verbs.distribute import Distributed, distribute
@@ -86,7 +86,7 @@ _NAMES = {
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
     "_model.hosts": "Host",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
-    "_model.options": "Retry",
+    "_model.options": "Backups Retry",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
     "_verbs.distribute": "Distributed distribute",
@@ -102,6 +102,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for n
 
 __all__ = [
     "AioParallelError",
+    "Backups",
     "CallCancelledError",
     "CallExitedError",
     "CallInfo",

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._futures.news import News
+from .._model.call import Call
 from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
 from .._model.hosts import Host
 from .._policy.seats import Seat, Site
@@ -155,6 +156,8 @@ class Fleet(Workers):
         from .._workers.ssh import Connections  # it imports asyncssh
 
         self._connections = Connections(self._group, self.pool.ssh)
+        if self.pool.backups is not None:
+            self._group.start_soon(self._back_up, self.pool.backups.interval)
         for host in hosts:
             self.add(host)
         await self._news.until(lambda: self._is_any_ready() or self._has_each_failed())
@@ -381,6 +384,22 @@ class Fleet(Workers):
         )
         problem.__cause__ = next((error for error in errors.values() if error is not None), None)
         return problem
+
+    # Backup copies
+
+    async def _back_up(self, interval: float) -> None:
+        """Look for late calls, again and again."""
+        while True:
+            await anyio.sleep(interval)
+            self.pool._carry_out(self.run, self.run.ledger.back_up(time.time(), self._since))
+
+    def _since(self, call: Call) -> float | None:
+        """When a call began, or the one that it waits behind, which its host does not answer to give it back."""
+        carrier = call.worker.carrier
+        if carrier is None:
+            return None
+        began = carrier.fronts.get(call.seq)
+        return began if began is not None else min(carrier.fronts.values(), default=None)
 
     # What the ledger says
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._child.boot import boot_id
 from .._model.call import Call
 from .._model.hosts import Hello, Host
+from .._model.options import Backups
 from .._policy.ledger import Ledger
 from .._policy.placement import AnyPolicy, WeightedRandom, placement_for
 from .._policy.steps import Spawn, Suspend
@@ -46,6 +47,8 @@ class RemoteExecutor(ProcessPool):
         hosts: Where: :class:`Host` objects, or names such as ``"me@node2:2222"``.
         policy: Which host gets the next call: :class:`WeightedRandom`, :class:`RoundRobin`, :class:`LeastLoaded`, or an
             object of yours with a method ``choose``.
+        backups: When calls that are late get a copy on another host: :class:`Backups`, ``True`` for its defaults,
+            ``None`` for never. Only calls that are ``idempotent`` are copied.
         threads_per_worker: How many calls each worker process runs at a time, in threads.
         initializer: Called once in each worker before its first call.
         env: Environment variables for the workers, or a function of the worker's index that returns them.
@@ -86,6 +89,7 @@ class RemoteExecutor(ProcessPool):
         hosts: Iterable[Host | str],
         *,
         policy: AnyPolicy | None = None,
+        backups: Backups | bool | None = None,
         threads_per_worker: int = 1,
         initializer: Callable[[], object] | None = None,
         env: Environment | None = None,
@@ -114,6 +118,7 @@ class RemoteExecutor(ProcessPool):
         )
         self._hosts = _checked_hosts(hosts)
         self.policy = policy if policy is not None else WeightedRandom()
+        self.backups = _checked_backups(backups)
         self.lease = lease
         self.patience = patience
         self._ssh = ssh
@@ -180,7 +185,9 @@ class RemoteExecutor(ProcessPool):
     # What the pool asks
 
     def _new_ledger(self) -> Ledger:
-        return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy))
+        return Ledger(
+            max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy), backups=self.backups
+        )
 
     async def _open(self, run: Run) -> None:
         self._fleet = Fleet(self, run)
@@ -264,6 +271,14 @@ class RemoteExecutor(ProcessPool):
     def _environment(self, index: int, cpus: int, slots: int) -> dict[str, str]:
         """The environment of one worker, on top of its host's own."""
         return {**blas_limits(cpus, slots), **variables_of(self.env, index)}
+
+
+def _checked_backups(backups: Backups | bool | None) -> Backups | None:
+    if backups is None or isinstance(backups, bool):
+        return Backups() if backups else None
+    if not isinstance(backups, Backups):
+        raise TypeError(f"backups={backups!r}: expected Backups(...), True, False or None")
+    return backups
 
 
 def _checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:

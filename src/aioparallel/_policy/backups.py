@@ -7,6 +7,7 @@ host and the fewer copies there are of it, the sooner it gets another.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ from .latency import Latencies
 
 __all__ = ["BackupDesk"]
 
+MANY = 1000
+"""So many functions are remembered, beside those that have calls at a worker."""
 FACTORS = (1.0, 0.25, 0.0625)
 """Of the score, for each copy that there is already; beyond, it shrinks as much again for each."""
 
@@ -47,7 +50,16 @@ class BackupDesk:
     def placed(self, call: Call) -> None:
         """A call that may be copied was given to a worker."""
         self.begun += 1
-        self._functions.setdefault(call.function, _Function()).held[call] = None
+        function = self._functions.get(call.function)
+        if function is None:
+            function = self._new(call.function)
+        function.held[call] = None
+
+    def _new(self, key: Any) -> _Function:
+        if len(self._functions) >= MANY:  # lambdas made by the thousand, say
+            self._functions = {each: found for each, found in self._functions.items() if found.held}
+        function = self._functions[key] = _Function()
+        return function
 
     def ended(self, call: Call, seconds: float | None) -> None:
         """Such a call has ended, or was taken back; it took so long if it succeeded."""
@@ -57,28 +69,35 @@ class BackupDesk:
             if seconds is not None:
                 function.took.extend([seconds])
 
-    def late(self, now: float, began: Callable[[Call], float | None], slots: int) -> list[Call]:
+    def late(
+        self, now: float, since: Callable[[Call], float | None], slots: int, crowded: float = 1.0
+    ) -> list[Call]:
         """The calls that deserve a copy now, the most deserving first.
 
         Args:
             now: ``time.time()``.
-            began: When a call began, or ``None`` if it waits at its worker.
+            since: When a call began, or the one that it waits behind; ``None``: that cannot be told.
             slots: How many calls the pool runs at a time.
+            crowded: How many times longer than late they must be.
         """
         found: list[tuple[float, Call]] = []
+        held: Counter[Any] = Counter()
         for function in self._functions.values():
             limit = self._limit(function)
             if limit is None:
                 continue
             for call in function.held:
-                since = began(call)
-                age = 0.0 if since is None else now - since
+                begun = since(call)
+                age = 0.0 if begun is None else now - begun
                 if age <= limit:
-                    if since is not None:
+                    if begun is not None:
                         break  # those after it are younger
                     continue
-                found.append((self._score(call, age / limit), call))
-        if 2 * len(found) > slots > 1:
+                held[call.worker] += 1
+                if age > crowded * limit:
+                    found.append((self._score(call, age / limit), call))
+        late = sum(min(seat.width, calls) for seat, calls in held.items())
+        if 2 * late > slots > 1:
             return []
         found.sort(key=lambda entry: -entry[0])
         return [call for _, call in found]
@@ -93,9 +112,13 @@ class BackupDesk:
         quantile = self.backups.quantile
         if quantile is None:
             return float(self.backups.after)
-        return function.took.quantile(quantile) if function.took.count >= self.backups.min_completed else None
+        if function.took.count < self.backups.min_completed:
+            return None
+        limit = function.took.quantile(quantile)
+        # Of calls so short that they end between two looks, whichever runs at a look would seem late.
+        return None if limit is None else max(limit, self.backups.interval)
 
     def _score(self, call: Call, lateness: float) -> float:
-        copies = call.race.number if call.race is not None else 0
+        copies = call.copies
         factor = FACTORS[copies] if copies < len(FACTORS) else FACTORS[-1] / 4.0 ** (copies - len(FACTORS) + 1)
         return lateness * factor / float(call.worker.site.weight or 1.0)

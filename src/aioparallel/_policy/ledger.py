@@ -62,6 +62,8 @@ __all__ = ["Counts", "Ledger"]
 
 TOP_UP = 64
 """So many calls must wait before a busy worker is sent some: a frame for each would cost more than it saves ..."""
+CROWDED = 2.0
+"""While calls wait for a worker, only those get copies that take so many times longer than late ones."""
 MAX_START_FAILURES = 3
 """So many workers in a row died before they were ready: no further one is tried."""
 
@@ -139,6 +141,8 @@ class Ledger:
         self._backlog = Backlog()
         self._roster = Roster(max_tasks=max_tasks, vacant=vacant, fair=fair, placement=placement)
         self._desk = None if backups is None else BackupDesk(backups)
+        self._late: list[Call] = []
+        """Calls that get a copy as soon as a worker elsewhere can take one."""
         self._paused: set[Call] = set()
         self._all_or_none = all_or_none
 
@@ -212,6 +216,8 @@ class Ledger:
         if roster.pinned:
             pinned, roster.pinned = roster.pinned, {}
             placed += [step for seat in pinned for step in self._place_pinned(seat)]
+        if self._late:
+            placed += self._copy_late()
         while backlog.count:
             queue = backlog.first()
             if roster.idle.sites:
@@ -423,35 +429,55 @@ class Ledger:
 
     # Backup copies
 
-    def back_up(self, now: float, began: Callable[[Call], float | None]) -> list[Instruction]:
-        """Give copies of late calls to workers elsewhere that have nothing to do.
+    def back_up(self, now: float, since: Callable[[Call], float | None]) -> list[Instruction]:
+        """Look which calls are late, and give copies of them to workers elsewhere.
+
+        A worker that has nothing to do is given one at once. Where all are busy, the copy goes before the calls that
+        wait: the worker that a straggler holds is free again much sooner for it.
 
         Args:
             now: ``time.time()``.
-            began: When a call began, or ``None`` if it waits at its worker.
+            since: When a call began, or the one that it waits behind; ``None``: that cannot be told.
         """
-        desk, idle = self._desk, self._roster.idle
-        steps: list[Instruction] = []
-        if desk is None or self.closing or self._backlog.count:
-            return steps
-        for call in desk.late(now, began, self.width):
-            if desk.budget < 1 or not idle.sites:
+        desk = self._desk
+        if desk is None or self.closing:
+            return []
+        crowded = CROWDED if self._backlog.count else 1.0
+        self._late = desk.late(now, since, self.width, crowded) if self.placed else []
+        return self._copy_late()
+
+    def _copy_late(self) -> list[Instruction]:
+        """Copy the calls that were found late, and still are, for which there is a worker and a budget."""
+        desk, steps = self._desk, list[Instruction]()
+        late, self._late = self._late, []
+        for call in late:
+            if desk is None or desk.budget < 1:
                 break
-            steps += self._copy(call, desk)
+            if call.phase is not Phase.PLACED or call.stop is not None or call.copies >= desk.backups.max_copies:
+                continue
+            seat = self._elsewhere(frozenset({call.worker.site}) if call.race is None else call.race.sites)
+            if seat is None:
+                self._late.append(call)
+                continue
+            steps.append(self._copy(call, seat))
+            desk.copies += 1
         return steps
 
-    def _copy(self, call: Call, desk: BackupDesk) -> list[Instruction]:
-        race = call.race or Race(call)
-        seat = None if race.number >= desk.backups.max_copies else self._roster.idle.elsewhere(race.sites)
-        if seat is None or call.stop is not None:
-            return []
-        call.race = race
-        copies = [race.add()]
+    def _elsewhere(self, sites: frozenset[Site]) -> Seat | None:
+        """A worker at none of these sites that can begin a call now, or next."""
+        idle, ahead = self._roster.idle, self._roster.ahead
+        seat = idle.elsewhere(sites) if idle.sites else None
+        if seat is None and self._backlog.count:
+            return next((each for each in ahead if each.site not in sites), None)
+        return seat
+
+    def _copy(self, call: Call, seat: Seat) -> Instruction:
+        call.race = call.race or Race(call)
+        copies = [call.race.add()]
         self.queued += 1  # for as long as a word takes
         self._hand_over(seat, copies)
-        desk.copies += 1
         self.counts.backups += 1
-        return [Place(seat, copies)]
+        return Place(seat, copies)
 
     def check(self) -> None:
         """Raise :exc:`AssertionError` if the books do not balance."""
@@ -484,8 +510,10 @@ class Ledger:
 
     def _lost(self, call: Call, lost: WorkerLostError, turn: _Turn) -> None:
         """The call was running when its worker ended: because of it, or because we stopped it."""
-        if call.begun_at is None and lost.running_for is not None:
-            call.begun_at = turn.now - lost.running_for
+        if lost.running_for is not None:
+            call.duration = lost.running_for
+            if call.begun_at is None:
+                call.begun_at = turn.now - lost.running_for
         error: AioParallelError = lost
         if call.stop is Stop.TIMEOUT:
             error = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=lost.stack)
@@ -582,12 +610,18 @@ class Ledger:
             race.failed(member, error)
         elif member is not call:
             race.withdraw(member)
+            self.counts.backups -= 1
+            if self._desk is not None:
+                self._desk.copies -= 1
         if call.phase is Phase.PLACED and not race.running:
             call.race = None
             if not race.errors:
                 self._requeue(call, turn)
             else:
+                call.avoid |= race.sites
                 self._failed(call, race.error(), turn)
+        if member is not call:
+            race.forget(member)
         return False
 
     def _finished(self, winner: Call, value: Any, turn: _Turn) -> None:
@@ -605,6 +639,7 @@ class Ledger:
             winner.phase = Phase.SETTLED
             self.counts.backups_won += 1
             self.counts.backup_seconds += winner.duration or 0.0
+            race.forget(winner)
         if self._desk is not None:
             self._desk.ended(call, winner.duration)
         call.worker, call.begun_at, call.duration = winner.worker, winner.begun_at, winner.duration

@@ -7,7 +7,6 @@ import pytest
 from aioparallel._model.call import Call
 from aioparallel._model.options import Backups
 from aioparallel._policy.backups import BackupDesk
-from aioparallel._policy.races import Race
 from aioparallel._policy.seats import Seat, Site
 from tests.unit.policy.desk import Desk, Function
 
@@ -26,8 +25,7 @@ class Late:
         call = Desk().call(function or self.function, idempotent=True)
         call.worker = Seat(0, site=Site("node", weight))
         if copies:
-            call.race = Race(call)
-            call.race.copies = [call] * copies
+            call.copies = copies
         self.desk.placed(call)
         if began is not None:
             self.began[call] = began
@@ -105,7 +103,7 @@ def test_who_comes_first(first: dict[str, float], second: dict[str, float]) -> N
     assert set(found) == set(calls)
     assert found[0].worker.site.weight == first.get("weight", 1)
     assert late.began[found[0]] == first["began"]
-    assert (found[0].race.number if found[0].race else 0) == first.get("copies", 0)
+    assert found[0].copies == first.get("copies", 0)
 
 
 def test_outage_is_no_straggler() -> None:
@@ -137,3 +135,29 @@ def test_calls_that_have_ended_are_forgotten() -> None:
     late.desk.ended(call, None)
     late.run(0.0)
     assert late.late(100.0) == []
+
+
+def test_short_calls_are_not_late_at_once() -> None:
+    """A call is not late before it has run from one look to the next, however short the others were."""
+    late = Late(min_completed=1, interval=0.5)
+    late.finish(0.001)
+    call = late.run(0.0)
+    assert late.late(0.4) == []
+    assert late.late(0.6) == [call]
+
+
+def test_functions_without_end() -> None:
+    """Of thousands of functions that have no calls any more, only so many are remembered."""
+    late = Late(min_completed=1)
+    for _ in range(2500):
+        late.finish(1.0, function=Function())
+    assert len(late.desk._functions) <= 1000
+
+
+def test_one_worker_is_one_slot() -> None:
+    """Calls that wait behind a late one are late with it, but do not make an outage of it."""
+    late = Late(after=1.0)
+    calls = [late.run(0.0) for _ in range(4)]
+    for call in calls:
+        call.worker = calls[0].worker
+    assert len(late.late(5.0, slots=3)) == 4
