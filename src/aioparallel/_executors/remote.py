@@ -185,9 +185,7 @@ class RemoteExecutor(ProcessPool):
     # What the pool asks
 
     def _new_ledger(self) -> Ledger:
-        return Ledger(
-            max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy), backups=self.backups
-        )
+        return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy), backups=self.backups)
 
     async def _open(self, run: Run) -> None:
         self._fleet = Fleet(self, run)

@@ -69,9 +69,7 @@ class BackupDesk:
             if seconds is not None:
                 function.took.extend([seconds])
 
-    def late(
-        self, now: float, since: Callable[[Call], float | None], slots: int, crowded: float = 1.0
-    ) -> list[Call]:
+    def late(self, now: float, since: Callable[[Call], float | None], slots: int, crowded: float = 1.0) -> list[Call]:
         """The calls that deserve a copy now, the most deserving first.
 
         Args:
@@ -94,13 +92,19 @@ class BackupDesk:
                         break  # those after it are younger
                     continue
                 held[call.worker] += 1
-                if age > crowded * limit:
+                if age > crowded * limit and self._is_late(call, now, since, limit):
                     found.append((self._score(call, age / limit), call))
         late = sum(min(seat.width, calls) for seat, calls in held.items())
         if 2 * late > slots > 1:
             return []
         found.sort(key=lambda entry: -entry[0])
         return [call for _, call in found]
+
+    def _is_late(self, call: Call, now: float, since: Callable[[Call], float | None], limit: float) -> bool:
+        """Whether the newest copy of a late call is late as well: before that there is no further one."""
+        newest = call if call.race is None else call.race.newest
+        begun = since(newest)
+        return begun is not None and now - begun > limit
 
     @property
     def budget(self) -> int:

@@ -54,6 +54,11 @@ class Race:
         self.errors.append((member, error))
 
     @property
+    def newest(self) -> Call:
+        """The member that was placed last, of those that a worker holds."""
+        return next(reversed(self.running))
+
+    @property
     def sites(self) -> frozenset[Any]:
         """Where the members run, or did."""
         return frozenset(member.worker.site for member in (self.call, *self.copies))

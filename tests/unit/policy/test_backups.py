@@ -7,6 +7,7 @@ import pytest
 from aioparallel._model.call import Call
 from aioparallel._model.options import Backups
 from aioparallel._policy.backups import BackupDesk
+from aioparallel._policy.races import Race
 from aioparallel._policy.seats import Seat, Site
 from tests.unit.policy.desk import Desk, Function
 
@@ -161,3 +162,17 @@ def test_one_worker_is_one_slot() -> None:
     for call in calls:
         call.worker = calls[0].worker
     assert len(late.late(5.0, slots=3)) == 4
+
+
+def test_a_copy_has_its_time() -> None:
+    """There is no further copy of a call before its newest one is late as well."""
+    late = Late(after=1.0)
+    call = late.run(0.0)
+    race = call.race = Race(call)
+    copy = race.add()
+    copy.worker = Seat(1)
+    late.began[copy] = 2.0
+    assert late.late(2.9) == []
+    assert late.late(3.1) == [call]
+    race.leave(copy)
+    assert late.late(2.9) == [call]
