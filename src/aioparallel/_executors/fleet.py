@@ -391,9 +391,9 @@ class Fleet(Workers):
         """Look for late calls, again and again."""
         while True:
             await anyio.sleep(interval)
-            self.pool._carry_out(self.run, self.run.ledger.back_up(time.time(), self._since))
+            self.pool._carry_out(self.run, self.run.ledger.back_up(time.time()))
 
-    def _since(self, call: Call) -> float | None:
+    def since(self, call: Call) -> float | None:
         """When a call began, or the one that it waits behind, which its host does not answer to give it back."""
         carrier = call.worker.carrier
         if carrier is None:

@@ -185,7 +185,15 @@ class RemoteExecutor(ProcessPool):
     # What the pool asks
 
     def _new_ledger(self) -> Ledger:
-        return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy), backups=self.backups)
+        return Ledger(
+            max_tasks=self.max_tasks_per_worker,
+            placement=placement_for(self.policy),
+            backups=self.backups,
+            since=self._since,
+        )
+
+    def _since(self, call: Call) -> float | None:
+        return None if self._fleet is None else self._fleet.since(call)
 
     async def _open(self, run: Run) -> None:
         self._fleet = Fleet(self, run)

@@ -117,6 +117,7 @@ class Ledger:
             fails at once would otherwise get nearly all.
         placement: Chooses among idle workers; by default the one that became idle last.
         backups: When late calls get copies, if ever.
+        since: When a call began, or the one that it waits behind (``time.time``); ``None``: that cannot be told.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Ledger:
         fair: bool = False,
         placement: Placement | None = None,
         backups: Backups | None = None,
+        since: Callable[[Call], float | None] = lambda call: None,
     ) -> None:
         self.counts = Counts()
         self.latencies = Latencies()
@@ -141,6 +143,7 @@ class Ledger:
         self._backlog = Backlog()
         self._roster = Roster(max_tasks=max_tasks, vacant=vacant, fair=fair, placement=placement)
         self._desk = None if backups is None else BackupDesk(backups)
+        self._since = since
         self._late: list[Call] = []
         """Calls that get a copy as soon as a worker elsewhere can take one."""
         self._paused: set[Call] = set()
@@ -350,7 +353,7 @@ class Ledger:
                 self.counts.done += 1
                 settled.append((call, Verdict.OK, value))
                 if self._desk is not None:
-                    self._desk.ended(call, seconds)
+                    self._desk.ended(call, self._age(call, seconds, now), is_cold=not seat.ended)
             elif ending is Ending.OK and call.stop is None:
                 self._finished(call, value, turn)
             else:
@@ -429,7 +432,7 @@ class Ledger:
 
     # Backup copies
 
-    def back_up(self, now: float, since: Callable[[Call], float | None]) -> list[Instruction]:
+    def back_up(self, now: float) -> list[Instruction]:
         """Look which calls are late, and give copies of them to workers elsewhere.
 
         A worker that has nothing to do is given one at once. Where all are busy, the copy goes before the calls that
@@ -437,13 +440,12 @@ class Ledger:
 
         Args:
             now: ``time.time()``.
-            since: When a call began, or the one that it waits behind; ``None``: that cannot be told.
         """
         desk = self._desk
         if desk is None or self.closing:
             return []
         crowded = CROWDED if self._backlog.count else 1.0
-        self._late = desk.late(now, since, self.width, crowded) if self.placed else []
+        self._late = desk.late(now, self._since, self.width, crowded) if self.placed else []
         return self._copy_late()
 
     def _copy_late(self) -> list[Instruction]:
@@ -462,6 +464,11 @@ class Ledger:
             steps.append(self._copy(call, seat))
             desk.copies += 1
         return steps
+
+    def _age(self, call: Call, seconds: float, now: float) -> float:
+        """What a call took as seen from here, as the age of those that run is: with its ways, and our own delays."""
+        began = self._since(call)
+        return seconds if began is None else max(seconds, now - began)
 
     def _elsewhere(self, sites: frozenset[Site]) -> Seat | None:
         """A worker at none of these sites that can begin a call now, or next."""
@@ -641,7 +648,8 @@ class Ledger:
             self.counts.backup_seconds += winner.duration or 0.0
             race.forget(winner)
         if self._desk is not None:
-            self._desk.ended(call, winner.duration)
+            took = self._age(winner, winner.duration or 0.0, turn.now)
+            self._desk.ended(call, took, is_cold=not winner.worker.ended)
         call.worker, call.begun_at, call.duration = winner.worker, winner.begun_at, winner.duration
         self._settle(call, Verdict.OK, value, turn)
 

@@ -18,13 +18,13 @@ class Late:
     """A desk, and calls that began when the test says."""
 
     def __init__(self, **backups: object) -> None:
-        self.desk = BackupDesk(Backups(**backups))
+        self.desk = BackupDesk(Backups(**{"interval": 1e-6, **backups}))
         self.function = Function()
         self.began: dict[Call, float] = {}
 
     def run(self, began: float | None, weight: float = 1.0, copies: int = 0, function: Function | None = None) -> Call:
         call = Desk().call(function or self.function, idempotent=True)
-        call.worker = Seat(0, site=Site("node", weight))
+        call.worker = Seat(0, site=Site("node", weight), ended=1)
         if copies:
             call.copies = copies
         self.desk.placed(call)
@@ -138,13 +138,22 @@ def test_calls_that_have_ended_are_forgotten() -> None:
     assert late.late(100.0) == []
 
 
-def test_short_calls_are_not_late_at_once() -> None:
-    """A call is not late before it has run from one look to the next, however short the others were."""
+def test_slightly_late_is_not_late() -> None:
+    """A call is not late before it has run longer than the others by the time from one look to the next."""
     late = Late(min_completed=1, interval=0.5)
-    late.finish(0.001)
+    late.finish(0.1)
     call = late.run(0.0)
-    assert late.late(0.4) == []
-    assert late.late(0.6) == [call]
+    assert late.late(0.5) == []
+    assert late.late(0.7) == [call]
+
+
+def test_long_ways_are_not_late() -> None:
+    """The time that a call and its answer travel is no part of its own."""
+    late = Late(after=1.0)
+    call = late.run(0.0)
+    call.worker.site.trip = 0.5
+    assert late.late(1.4) == []
+    assert late.late(1.6) == [call]
 
 
 def test_functions_without_end() -> None:
@@ -170,9 +179,32 @@ def test_a_copy_has_its_time() -> None:
     call = late.run(0.0)
     race = call.race = Race(call)
     copy = race.add()
-    copy.worker = Seat(1)
+    copy.worker = Seat(1, ended=1)
     late.began[copy] = 2.0
     assert late.late(2.9) == []
     assert late.late(3.1) == [call]
     race.leave(copy)
     assert late.late(2.9) == [call]
+
+
+def test_many_stragglers_hide_nobody() -> None:
+    """Where more calls straggle than the quantile leaves out, what takes five times the median is late."""
+    late = Late(after="p95")
+    late.finish(*[1.0] * 18, 20.0, 20.0)
+    call = late.run(0.0)
+    assert late.late(4.9) == []
+    assert late.late(5.2) == [call]
+
+
+def test_first_calls_of_workers() -> None:
+    """The first call of a worker, which has everything to import, is measured by other first calls."""
+    late = Late(min_completed=2)
+    late.finish(0.1, 0.1)
+    call = late.run(0.0)
+    call.worker.ended = 0
+    assert late.late(1.0) == []
+    assert late.late(1.2) == [call]
+    for _ in range(2):
+        late.desk.ended(late.run(0.0), 3.0, is_cold=True)
+    assert late.late(2.9) == []
+    assert late.late(3.1) == [call]

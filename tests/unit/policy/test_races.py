@@ -16,14 +16,14 @@ class Hosts(Desk):
     """A ledger with one worker at each of some hosts."""
 
     def __init__(self, hosts: int, *, slots: int = 1, **backups: object) -> None:
-        super().__init__(backups=Backups(**{"after": 1.0, "max_extra": 100, **backups}))
+        self.began: dict[Call, float] = {}
+        super().__init__(backups=Backups(**{"after": 1.0, "max_extra": 100, **backups}), since=self.began.get)
         self.sites = [Site(f"node{index}", is_open=True) for index in range(hosts)]
         for index, site in enumerate(self.sites * slots):
             seat = Seat(index, site=site)
             self.do(self.ledger.add(seat))
             self.ledger.ready(seat)
         self.function = Function()
-        self.began: dict[Call, float] = {}
 
     def run(self, **options: object) -> Call:
         """A copyable call that has begun."""
@@ -35,7 +35,7 @@ class Hosts(Desk):
         """Look for late calls; returns the copies that were made."""
         self.now += after
         before = len(self.placed)
-        self.do(self.ledger.back_up(self.now, self.began.get))
+        self.do(self.ledger.back_up(self.now))
         for copy in self.placed[before:]:
             self.began[copy] = self.now
         return self.placed[before:]
