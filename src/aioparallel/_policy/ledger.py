@@ -226,7 +226,7 @@ class Ledger:
             if roster.idle.sites:
                 seat = roster.idle.choose(queue[0].avoid)
             elif roster.ahead and self._may_top_up():
-                seat = next(iter(roster.ahead))
+                seat = _first(roster.ahead, queue[0].avoid)
             else:
                 break
             room = roster.room(seat, queue[0].function, backlog.count)
@@ -777,6 +777,12 @@ class Ledger:
         error = WorkerStartError(f"no worker can be started: {many if count > 1 else one}\n{cause}")
         error.__cause__ = cause
         return self.fail_all(error) if site.name is None else [Suspend(site, error)]
+
+
+def _first(seats: dict[Seat, None], avoid: frozenset[Site]) -> Seat:
+    """The first of these workers, at none of these sites if that can be."""
+    first = next(iter(seats))
+    return first if not avoid else next((seat for seat in seats if seat.site not in avoid), first)
 
 
 def _pause_after(call: Call, error: BaseException, turn: _Turn) -> float | None:
