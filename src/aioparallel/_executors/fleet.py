@@ -429,6 +429,7 @@ class Fleet(Workers):
             return
         name = f"{self.pool.name}-{seat.index}@{member.host.name}"
         seat.carrier = member.station.fork(seat, seat.index, name, env)
+        self.warm_up(seat.carrier)
 
     def _cannot_fork(self, seat: Seat, error: Exception) -> None:
         lost = WorkerLostError(

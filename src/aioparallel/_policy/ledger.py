@@ -762,6 +762,7 @@ class Ledger:
         if site.start_failures >= MAX_START_FAILURES and not site.ready:
             return self._give_up(site, error(None))
         fresh = roster.successor(seat)
+        fresh.function = seat.function if asked else None
         if seat.surplus:
             roster.vacant.append(fresh)
             roster.width += fresh.width
