@@ -86,6 +86,7 @@ class Campaign:
         folder = tempfile.mkdtemp(prefix="aioparallel-chaos-")
         self.checker = Checker(folder)
         end = time.monotonic() + settings.seconds
+        asyncio.get_running_loop().set_exception_handler(self._on_error)
         try:
             number = 0
             before = descriptors()
@@ -104,6 +105,11 @@ class Campaign:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return self
+
+    def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Nothing may fail where nobody sees it."""
+        loop.default_exception_handler(context)
+        self.checker.broken(f"in the event loop: {context['message']}: {context.get('exception')!r}")
 
     def _check_memory(self) -> None:
         """What is held after the third round is held after the last one, but for some bytes for each call."""
