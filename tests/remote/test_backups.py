@@ -65,6 +65,21 @@ async def test_straggler(hosts: list[SshHost], tmp_path: Path) -> None:
         assert status.backup_seconds > 0
 
 
+async def test_items_of_maps(hosts: list[SshHost], tmp_path: Path) -> None:
+    """An item of a map that hangs gets a copy, and holds nobody up."""
+    log = Log(str(tmp_path / "log"))
+    async with RemoteExecutor(hosts, backups=SOON) as pool:
+        results = await pool.map(straggle_at_three, range(8), args=(log,), idempotent=True)
+        assert results == list(range(8))
+        assert pool.status().backups_won == 1
+
+
+def straggle_at_three(item: int, log: Log) -> int:
+    if item == 3:
+        straggle(log)
+    return item
+
+
 async def test_only_idempotent_calls(hosts: list[SshHost], tmp_path: Path) -> None:
     """A call without ``idempotent=True`` is never copied, however late it is."""
     async with RemoteExecutor(hosts, backups=Backups(after=0.01, interval=0.01, max_extra=10)) as pool:
