@@ -311,7 +311,10 @@ async def test_replacement_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "import os, time\n"
         "LOG = os.path.join(os.path.dirname(__file__), 'log')\n"
         "with open(LOG, 'a') as log: log.write(f'{os.getpid()}\\n')\n"
-        "def work(seconds): time.sleep(seconds); return os.getpid()\n"
+        "def work(seconds):\n"
+        "    if seconds: open(LOG + '-begun', 'w').close()\n"
+        "    time.sleep(seconds)\n"
+        "    return os.getpid()\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     import imported_late
@@ -320,7 +323,7 @@ async def test_replacement_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async with ProcessExecutor(1) as pool:
         first = await pool.submit(imported_late.work, 0)
         call = pool.submit(imported_late.work, 600)
-        await until(lambda: call.info.begun_at)
+        await until((tmp_path / "log-begun").exists)
         call.cancel()
         await until(lambda: len(log.read_text().split()) == 3)
         second = int(log.read_text().split()[2])
