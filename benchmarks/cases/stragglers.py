@@ -1,7 +1,7 @@
 """What backup copies are worth: calls on remote hosts of which a few straggle, and a host that falls silent.
 
-Twenty-four slots at six hosts serve eight callers, each of which awaits one call after another. A straggler takes twenty
-times as long as it should, wherever it runs: a copy straggles as often as a call.
+Twenty-four slots at six hosts serve eight callers, each of which awaits one call after another. A straggler takes
+twenty times as long as it should, wherever it runs: a copy straggles as often as a call.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from tests.remote.netlab import netlab
 from tests.remote.openssh import World
 from tests.tools import Log, is_alive, until
 
-SOON = Backups(after=0.5, interval=0.02, max_extra=10, max_copies=1)
+SOON = Backups(after=1.5, interval=0.02, max_extra=10, max_copies=1)
 
 
 @pytest.fixture
