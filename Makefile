@@ -5,8 +5,8 @@ VENV := .venv
 PYTHON_OF_VENV := $(VENV)/bin/python
 
 # Folders that a checkout lacks are left out, so that a part can be tested alone.
-TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/remote tests/typing tests/examples \
-                    tests/test_*.py)
+TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/remote tests/chaos tests/typing \
+                    tests/examples tests/test_*.py)
 # What needs Ray, joblib, scikit-learn or Dask.
 ENGINE_TESTS ?= tests/engines tests/examples/test_anywhere.py
 # What is run again on the other versions of Python that this machine has.
@@ -15,12 +15,13 @@ OTHER_VERSIONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-here test-others test-engines lint format bench clean
+.PHONY: help demo test test-here test-others test-engines chaos lint format bench clean
 
 help:
 	@echo 'make demo    measure the standard library with all CPUs, and compare with one (ARGS="--json", ...)'
 	@echo 'make test    all tests here, then the portable ones on the other Pythons of this machine (ARGS="-k map", ...)'
 	@echo 'make test-engines   those with Ray, joblib, scikit-learn and Dask, which are installed for it'
+	@echo 'make chaos   break everything at random for a minute, and see whether the rules hold (ARGS="--seconds 3600 --seed 7")'
 	@echo 'make lint    ruff, mypy and pyright'
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   side by side with the rivals that can be installed (ARGS=...)'
@@ -50,6 +51,10 @@ test-engines:
 	@.ci/venv $(VENV)-engines test,engines
 	@.ci/pytest $(VENV)-engines/bin/python $(ENGINE_TESTS) $(ARGS)
 	@.ci/pytest $(VENV)-engines/bin/python -n0 -m ray $(ENGINE_TESTS) tests/contract tests/unit/executors/test_ray.py $(ARGS)
+
+chaos:
+	@.ci/venv $(VENV) test
+	@$(PYTHON_OF_VENV) -m tests.chaos $(ARGS)
 
 lint:
 	@.ci/venv $(VENV) lint

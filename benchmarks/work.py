@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import pickle
+import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _adopted: dict[str, Any] = {}
 _blocks: dict[str, Any] = {}
+_chance = random.SystemRandom()
+"""Workers are forked: with the usual one all of them would straggle at once."""
 
 
 def noop() -> None:
@@ -43,6 +46,11 @@ def nap(seconds: float) -> float:
     """Take that long without using a core, so that only the schedule is measured."""
     time.sleep(seconds)
     return seconds
+
+
+def straggle(seconds: float, share: float) -> float:
+    """Take that long, or in so many cases twenty times as long."""
+    return nap(seconds * (20 if _chance.random() < share else 1))
 
 
 async def tick(number: int) -> int:

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from ._model.hosts import Host, SshSettings
     from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
-    from ._model.options import Retry
+    from ._model.options import Backups, Retry
     from ._policy.placement import LeastLoaded, RoundRobin, WeightedRandom
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
@@ -89,7 +89,7 @@ _NAMES = {
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
     "_model.hosts": "Host SshSettings",
     "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
-    "_model.options": "Retry",
+    "_model.options": "Backups Retry",
     "_policy.placement": "LeastLoaded RoundRobin WeightedRandom",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
@@ -106,6 +106,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for n
 
 __all__ = [
     "AioParallelError",
+    "Backups",
     "CallCancelledError",
     "CallExitedError",
     "CallInfo",

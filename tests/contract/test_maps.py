@@ -27,7 +27,7 @@ from aioparallel import (
     WorkerLostError,
 )
 from aioparallel._futures.smart import wrapped
-from tests.contract import mapjobs
+from tests.contract import jobs, mapjobs
 from tests.contract.kinds import Kind, every
 from tests.contract.mapjobs import ItemError
 from tests.tools import Gate, Log, until
@@ -966,3 +966,12 @@ async def test_failing_key_fails_its_item(kind: Kind, pool: Any) -> None:
     outcomes = await pool.map(kind.fit(mapjobs.double), range(5), limit=limit, errors="return")
     assert [outcome.ok for outcome in outcomes] == [True, True, False, True, True]
     assert isinstance(outcomes[2].error, ZeroDivisionError)
+
+
+@every()
+async def test_map_and_call_of_one_function(kind: Kind, opened: Any) -> None:
+    """A function that is first used by a map, and then called by itself, is the same function both times."""
+    pool = await opened(1)
+    assert await pool.map(kind.fit(jobs.add), [(1, 2), (3, 4)], star=True) == [3, 7]
+    assert await pool.submit(kind.fit(jobs.add), 5, 6) == 11
+    assert await pool.map(kind.fit(jobs.add), [(1, 2)], star=True) == [3]

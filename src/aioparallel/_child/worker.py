@@ -224,6 +224,7 @@ class Worker:
             current.set(Current(0, "the initializer", 1, self.index, self.host, lambda: False))
             if setup["initializer"] is not None:
                 load_function(setup["initializer"])()
+            self._warm_up()
         except BaseException as error:
             self.link.send(wire.UNREADY, failures.text(error).encode(errors="replace"))
             return False
@@ -231,6 +232,14 @@ class Worker:
             self._start_threads(setup["threads"])
         self.link.send(wire.READY)
         return True
+
+    def _warm_up(self) -> None:
+        """Load what was taught before the first call, as the one that is replaced has done: its calls wait for that."""
+        for number, packed in self.functions.items():
+            try:
+                self.functions[number] = load_function(packed)
+            except Exception:  # it is told to the call that needs it
+                pass
 
     def _ask_in_call(self, name: str, send: bool) -> dict[str, Any]:
         """Ask what a module is. It takes as long as the way to the executor is: that is not the call's own time."""

@@ -179,6 +179,8 @@ def chunker(flow: Flow, pool: Any, target: Any, fn: Callable[..., Any], options:
         return None
     if calls.timeout is not None or calls.retry is not None or calls.limit is not None:
         return None
+    if calls.idempotent and getattr(pool, "backups", None) is not None:
+        return None  # so that each item may have copies
     # A chunk is never begun again as a whole: of its items, only the one to blame may be.
     calls = replace(calls, idempotent=False)
     stop = options.errors not in {"return", CARRY}

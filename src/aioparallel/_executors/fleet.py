@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from .._futures.news import News
+from .._model.call import Call
 from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
 from .._model.hosts import Host
 from .._policy.seats import Seat, Site
@@ -170,6 +171,8 @@ class Fleet(Workers):
 
         self._connections = Connections(self._group, self.pool.ssh)
         self._waits_for_all = wait_for_all
+        if self.pool.backups is not None:
+            self._group.start_soon(self._back_up, self.pool.backups.interval)
         for host in hosts:
             self.add(host)
         enough = self._is_each_ready if wait_for_all else self._is_any_ready
@@ -440,6 +443,22 @@ class Fleet(Workers):
         problem.__cause__ = next((error for error in errors.values() if error is not None), None)
         return problem
 
+    # Backup copies
+
+    async def _back_up(self, interval: float) -> None:
+        """Look for late calls, again and again."""
+        while True:
+            await anyio.sleep(interval)
+            self.pool._carry_out(self.run, self.run.ledger.back_up(time.time()))
+
+    def since(self, call: Call) -> float | None:
+        """When a call began, or the one that it waits behind, which its host does not answer to give it back."""
+        carrier = call.worker.carrier
+        if carrier is None:
+            return None
+        began = carrier.fronts.get(call.seq)
+        return began if began is not None else min(carrier.fronts.values(), default=None)
+
     # What the ledger says
 
     def spawn(self, step: Spawn) -> None:
@@ -468,6 +487,7 @@ class Fleet(Workers):
             return
         name = f"{self.pool.name}-{seat.index}@{member.host.name}"
         seat.carrier = member.station.fork(seat, seat.index, name, env)
+        self.warm_up(seat.carrier)
 
     def _cannot_fork(self, seat: Seat, error: Exception) -> None:
         lost = WorkerLostError(

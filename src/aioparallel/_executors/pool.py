@@ -367,6 +367,9 @@ class Executor(ABC):
             failed=counts.failed,
             cancelled=counts.cancelled,
             retried=counts.retried,
+            backups=counts.backups,
+            backups_won=counts.backups_won,
+            backup_seconds=counts.backup_seconds,
             deaths=counts.deaths,
             p50=ledger.latencies.quantile(0.5),
             p95=ledger.latencies.quantile(0.95),
@@ -785,7 +788,8 @@ class Executor(ABC):
             self._cancel_call(call)
         self._carry_out(run, run.ledger.cancel_queued())
         for call in [call for seat in run.ledger.seats for call in seat.held.values()]:
-            if call.phase is Phase.PLACED and self._began(call) is None:
+            is_copy = call.race is not None and call.race.call is not call
+            if call.phase is Phase.PLACED and self._began(call) is None and not is_copy:
                 self._recall(call.future)
 
     def _cancel_call(self, call: Call) -> bool:

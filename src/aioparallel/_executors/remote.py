@@ -11,6 +11,7 @@ from typing import Any
 from .._child.boot import boot_id
 from .._model.call import Call
 from .._model.hosts import Hello, Host, SshSettings
+from .._model.options import Backups
 from .._policy.ledger import Ledger
 from .._policy.placement import AnyPolicy, WeightedRandom, placement_for
 from .._policy.steps import Spawn, Suspend
@@ -43,6 +44,8 @@ class RemoteExecutor(ProcessPool):
         hosts: Where: :class:`Host` objects, or names such as ``"me@node2:2222"``.
         policy: Which host gets the next call: :class:`WeightedRandom`, :class:`RoundRobin`, :class:`LeastLoaded`, or an
             object of yours with a method ``choose``.
+        backups: When calls that are late get a copy on another host: :class:`Backups`, ``True`` for its defaults,
+            ``None`` for never. Only calls that are ``idempotent`` are copied.
         threads_per_worker: How many calls each worker process runs at a time, in threads.
         initializer: Called once in each worker before its first call.
         env: Environment variables for the workers, or a function of the worker's index that returns them.
@@ -83,6 +86,7 @@ class RemoteExecutor(ProcessPool):
         hosts: Iterable[Host | str],
         *,
         policy: AnyPolicy | None = None,
+        backups: Backups | bool | None = None,
         threads_per_worker: int = 1,
         initializer: Callable[[], object] | None = None,
         env: Environment | None = None,
@@ -111,6 +115,7 @@ class RemoteExecutor(ProcessPool):
         )
         self._hosts = checked_hosts(hosts)
         self.policy = policy if policy is not None else WeightedRandom()
+        self.backups = _checked_backups(backups)
         self.lease = lease
         self.patience = patience
         self.ssh = SshSettings() if ssh is None else ssh
@@ -179,7 +184,15 @@ class RemoteExecutor(ProcessPool):
     # What the pool asks
 
     def _new_ledger(self) -> Ledger:
-        return Ledger(max_tasks=self.max_tasks_per_worker, placement=placement_for(self.policy))
+        return Ledger(
+            max_tasks=self.max_tasks_per_worker,
+            placement=placement_for(self.policy),
+            backups=self.backups,
+            since=self._since,
+        )
+
+    def _since(self, call: Call) -> float | None:
+        return None if self._fleet is None else self._fleet.since(call)
 
     async def _open(self, run: Run) -> None:
         self._common_setup()  # what cannot travel is told before any host is bothered with it
@@ -262,6 +275,14 @@ class RemoteExecutor(ProcessPool):
     def _environment(self, index: int, cpus: int, slots: int) -> dict[str, str]:
         """The environment of one worker, on top of its host's own."""
         return {**blas_limits(cpus, slots), **variables_of(self.env, index)}
+
+
+def _checked_backups(backups: Backups | bool | None) -> Backups | None:
+    if backups is None or isinstance(backups, bool):
+        return Backups() if backups else None
+    if not isinstance(backups, Backups):
+        raise TypeError(f"backups={backups!r}: expected Backups(...), True, False or None")
+    return backups
 
 
 def checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:

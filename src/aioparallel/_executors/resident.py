@@ -150,6 +150,7 @@ class Resident(Workers):
             self._cannot_fork(seat, error)
             return
         seat.carrier = self.station.fork(seat, seat.index, f"{self.pool.name}-{seat.index}", env)
+        self.warm_up(seat.carrier)
 
     def _cannot_fork(self, seat: Seat, error: Exception) -> None:
         """As if the worker had died at its start: there may be others, and the next attempt may do better."""

@@ -32,6 +32,8 @@ LOOK_SECONDS = 0.005
 LOOK_AT_EACH = 20e-6
 """... and so much longer for each of them, so that looking never takes long itself."""
 MAX_ASK_SECONDS = 1.0
+MAX_LESSON = 1 << 16
+"""No larger function is sent to a worker of which it is not certain that it will be asked for it (bytes)."""
 MAX_KNOWN = 1000
 """So many functions a worker keeps, before it forgets them all and learns anew what it needs."""
 
@@ -78,13 +80,18 @@ class Workers:
             self._watch(carrier)
 
     def _teach(self, carrier: Carrier, function: Any) -> None:
-        name = function.name.encode()
-        head = wire.FUNCTION.pack(function.number, len(name))
         if len(carrier.known) >= MAX_KNOWN and not carrier.seat.pins and self._threads == 1:
             carrier.send(wire.FORGET, [b""])
             carrier.known.clear()
-        carrier.send(wire.FUNCTIONS, [head + name + function.packed])
+        carrier.send(wire.FUNCTIONS, [_lesson(function)])
         carrier.known.add(function.number)
+
+    def warm_up(self, carrier: Carrier) -> None:
+        """A worker that replaces one that we have killed learns first what that knew, if it is known to do no harm."""
+        function = carrier.seat.function
+        if function is not None and function.costs.seconds is not None and len(function.packed) <= MAX_LESSON:
+            carrier.lesson = _lesson(function)
+            carrier.known.add(function.number)
 
     # When calls began
 
@@ -336,6 +343,12 @@ class Workers:
         """Let an idle worker end."""
         carrier: Carrier = step.seat.carrier
         carrier.station.bid_farewell(carrier, politely=True)
+
+
+def _lesson(function: Any) -> bytes:
+    name = function.name.encode()
+    lesson: bytes = wire.FUNCTION.pack(function.number, len(name)) + name + function.packed
+    return lesson
 
 
 def _send(carrier: Carrier, frame: list[bytes], first: int) -> None:

@@ -75,6 +75,7 @@ class Call:
         overdue: How often it ran too long, if that matters.
         losses: How often it was lost with the machine that it ran on.
         race: The ledger's, while there are backup copies of it.
+        copies: How many backup copies of it were made, for all of its attempts.
         kind: The verb of the wire: run, or a step of a stream.
         function: What the executor knows of the function, with its ``costs``.
         payload: What the executor made of the arguments.
@@ -94,6 +95,7 @@ class Call:
     overdue = 0
     losses = 0
     race: Any = None
+    copies = 0
     kind = 0
     seq = 0
     begun_at: float | None = None
@@ -154,7 +156,7 @@ class Call:
             worker=None if self.worker is None else str(self.worker),
             host=None if self.worker is None else self.worker.site.name,
             attempts=self.attempts,
-            copies=0 if self.race is None else self.race.number,
+            copies=self.copies,
             queued_at=self.queued_at,
             begun_at=self._began(),
             settled_at=self.settled_at,

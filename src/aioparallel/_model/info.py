@@ -128,6 +128,8 @@ class PoolStatus:
         cancelled: Calls that were cancelled.
         retried: Attempts after the first one.
         backups: Backup copies that were started.
+        backups_won: How many of them gave their call its result.
+        backup_seconds: What workers spent on copies, those that lost included.
         deaths: Workers that died unasked.
         p50: Median time from beginning to end, in seconds; ``None`` before anything ended.
         p95: The same for 95 of 100 calls.
@@ -146,3 +148,5 @@ class PoolStatus:
     deaths: int = 0
     p50: float | None = None
     p95: float | None = None
+    backups_won: int = 0
+    backup_seconds: float = 0.0

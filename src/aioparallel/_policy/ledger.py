@@ -62,6 +62,8 @@ __all__ = ["Counts", "Ledger"]
 
 TOP_UP = 64
 """So many calls must wait before a busy worker is sent some: a frame for each would cost more than it saves ..."""
+CROWDED = 2.0
+"""While calls wait for a worker, only those get copies that take so many times longer than late ones."""
 MAX_START_FAILURES = 3
 """So many workers in a row died before they were ready: no further one is tried."""
 
@@ -115,6 +117,7 @@ class Ledger:
             fails at once would otherwise get nearly all.
         placement: Chooses among idle workers; by default the one that became idle last.
         backups: When late calls get copies, if ever.
+        since: When a call began, or the one that it waits behind (``time.time``); ``None``: that cannot be told.
     """
 
     def __init__(
@@ -126,6 +129,7 @@ class Ledger:
         fair: bool = False,
         placement: Placement | None = None,
         backups: Backups | None = None,
+        since: Callable[[Call], float | None] = lambda call: None,
     ) -> None:
         self.counts = Counts()
         self.latencies = Latencies()
@@ -139,6 +143,9 @@ class Ledger:
         self._backlog = Backlog()
         self._roster = Roster(max_tasks=max_tasks, vacant=vacant, fair=fair, placement=placement)
         self._desk = None if backups is None else BackupDesk(backups)
+        self._since = since
+        self._late: list[Call] = []
+        """Calls that get a copy as soon as a worker elsewhere can take one."""
         self._paused: set[Call] = set()
         self._all_or_none = all_or_none
 
@@ -212,12 +219,14 @@ class Ledger:
         if roster.pinned:
             pinned, roster.pinned = roster.pinned, {}
             placed += [step for seat in pinned for step in self._place_pinned(seat)]
+        if self._late:
+            placed += self._copy_late()
         while backlog.count:
             queue = backlog.first()
             if roster.idle.sites:
                 seat = roster.idle.choose(queue[0].avoid)
             elif roster.ahead and self._may_top_up():
-                seat = next(iter(roster.ahead))
+                seat = _first(roster.ahead, queue[0].avoid)
             else:
                 break
             room = roster.room(seat, queue[0].function, backlog.count)
@@ -344,7 +353,7 @@ class Ledger:
                 self.counts.done += 1
                 settled.append((call, Verdict.OK, value))
                 if self._desk is not None:
-                    self._desk.ended(call, seconds)
+                    self._desk.ended(call, self._age(call, seconds, now), is_cold=not seat.ended)
             elif ending is Ending.OK and call.stop is None:
                 self._finished(call, value, turn)
             else:
@@ -423,35 +432,59 @@ class Ledger:
 
     # Backup copies
 
-    def back_up(self, now: float, began: Callable[[Call], float | None]) -> list[Instruction]:
-        """Give copies of late calls to workers elsewhere that have nothing to do.
+    def back_up(self, now: float) -> list[Instruction]:
+        """Look which calls are late, and give copies of them to workers elsewhere.
+
+        A worker that has nothing to do is given one at once. Where all are busy, the copy goes before the calls that
+        wait: the worker that a straggler holds is free again much sooner for it.
 
         Args:
             now: ``time.time()``.
-            began: When a call began, or ``None`` if it waits at its worker.
         """
-        desk, idle = self._desk, self._roster.idle
-        steps: list[Instruction] = []
-        if desk is None or self.closing or self._backlog.count:
-            return steps
-        for call in desk.late(now, began, self.width):
-            if desk.budget < 1 or not idle.sites:
+        desk = self._desk
+        if desk is None or self.closing:
+            return []
+        crowded = CROWDED if self._backlog.count else 1.0
+        self._late = desk.late(now, self._since, self.width, crowded) if self.placed else []
+        return self._copy_late()
+
+    def _copy_late(self) -> list[Instruction]:
+        """Copy the calls that were found late, and still are, for which there is a worker and a budget."""
+        desk, steps = self._desk, list[Instruction]()
+        late, self._late = self._late, []
+        for call in late:
+            if desk is None or desk.budget < 1:
                 break
-            steps += self._copy(call, desk)
+            if call.phase is not Phase.PLACED or call.stop is not None or call.copies >= desk.backups.max_copies:
+                continue
+            seat = self._elsewhere(frozenset({call.worker.site}) if call.race is None else call.race.sites)
+            if seat is None:
+                self._late.append(call)
+                continue
+            steps.append(self._copy(call, seat))
+            desk.copies += 1
         return steps
 
-    def _copy(self, call: Call, desk: BackupDesk) -> list[Instruction]:
-        race = call.race or Race(call)
-        seat = None if race.number >= desk.backups.max_copies else self._roster.idle.elsewhere(race.sites)
-        if seat is None or call.stop is not None:
-            return []
-        call.race = race
-        copies = [race.add()]
+    def _age(self, call: Call, seconds: float, now: float) -> float:
+        """What a call took as seen from here, as the age of those that run is: with its ways, and our own delays."""
+        began = self._since(call)
+        return seconds if began is None else max(seconds, now - began)
+
+    def _elsewhere(self, sites: frozenset[Site]) -> Seat | None:
+        """A worker at none of these sites that can begin a call now, or next."""
+        idle, ahead = self._roster.idle, self._roster.ahead
+        seat = idle.elsewhere(sites) if idle.sites else None
+        if seat is None and self._backlog.count:
+            return next((each for each in ahead if each.site not in sites), None)
+        return seat
+
+    def _copy(self, call: Call, seat: Seat) -> Instruction:
+        call.race = call.race or Race(call)
+        copies = [call.race.add()]
         self.queued += 1  # for as long as a word takes
         self._hand_over(seat, copies)
-        desk.copies += 1
         self.counts.backups += 1
-        return [Place(seat, copies)]
+        return Place(seat, copies)
 
     def check(self) -> None:
         """Raise :exc:`AssertionError` if the books do not balance."""
@@ -484,8 +517,10 @@ class Ledger:
 
     def _lost(self, call: Call, lost: WorkerLostError, turn: _Turn) -> None:
         """The call was running when its worker ended: because of it, or because we stopped it."""
-        if call.begun_at is None and lost.running_for is not None:
-            call.begun_at = turn.now - lost.running_for
+        if lost.running_for is not None:
+            call.duration = lost.running_for
+            if call.begun_at is None:
+                call.begun_at = turn.now - lost.running_for
         error: AioParallelError = lost
         if call.stop is Stop.TIMEOUT:
             error = TaskTimeoutError(call=call.name, timeout=call.options.timeout, stack=lost.stack)
@@ -582,12 +617,18 @@ class Ledger:
             race.failed(member, error)
         elif member is not call:
             race.withdraw(member)
+            self.counts.backups -= 1
+            if self._desk is not None:
+                self._desk.copies -= 1
         if call.phase is Phase.PLACED and not race.running:
             call.race = None
             if not race.errors:
                 self._requeue(call, turn)
             else:
+                call.avoid |= race.sites
                 self._failed(call, race.error(), turn)
+        if member is not call:
+            race.forget(member)
         return False
 
     def _finished(self, winner: Call, value: Any, turn: _Turn) -> None:
@@ -605,8 +646,10 @@ class Ledger:
             winner.phase = Phase.SETTLED
             self.counts.backups_won += 1
             self.counts.backup_seconds += winner.duration or 0.0
+            race.forget(winner)
         if self._desk is not None:
-            self._desk.ended(call, winner.duration)
+            took = self._age(winner, winner.duration or 0.0, turn.now)
+            self._desk.ended(call, took, is_cold=not winner.worker.ended)
         call.worker, call.begun_at, call.duration = winner.worker, winner.begun_at, winner.duration
         self._settle(call, Verdict.OK, value, turn)
 
@@ -719,6 +762,7 @@ class Ledger:
         if site.start_failures >= MAX_START_FAILURES and not site.ready:
             return self._give_up(site, error(None))
         fresh = roster.successor(seat)
+        fresh.function = seat.function if asked else None
         if seat.surplus:
             roster.vacant.append(fresh)
             roster.width += fresh.width
@@ -734,6 +778,12 @@ class Ledger:
         error = WorkerStartError(f"no worker can be started: {many if count > 1 else one}\n{cause}")
         error.__cause__ = cause
         return self.fail_all(error) if site.name is None else [Suspend(site, error)]
+
+
+def _first(seats: dict[Seat, None], avoid: frozenset[Site]) -> Seat:
+    """The first of these workers, at none of these sites if that can be."""
+    first = next(iter(seats))
+    return first if not avoid else next((seat for seat in seats if seat.site not in avoid), first)
 
 
 def _pause_after(call: Call, error: BaseException, turn: _Turn) -> float | None:

@@ -40,6 +40,7 @@ class Race:
     def add(self) -> Call:
         """A new copy, to be given to a worker."""
         copy = self.call.twin()
+        self.call.copies += 1
         self.copies.append(copy)
         self.running[copy] = None
         return copy
@@ -53,18 +54,24 @@ class Race:
         self.errors.append((member, error))
 
     @property
+    def newest(self) -> Call:
+        """The member that was placed last, of those that a worker holds."""
+        return next(reversed(self.running))
+
+    @property
     def sites(self) -> frozenset[Any]:
         """Where the members run, or did."""
         return frozenset(member.worker.site for member in (self.call, *self.copies))
 
-    @property
-    def number(self) -> int:
-        """How many copies there are that were not taken back unbegun."""
-        return len(self.copies)
-
     def withdraw(self, copy: Call) -> None:
         """A copy was taken back before it began: it does not count."""
         self.copies.remove(copy)
+        self.call.copies -= 1
+
+    def forget(self, copy: Call) -> None:
+        """A copy has ended: let go of what it was sent with, for whoever keeps the future keeps the race."""
+        copy.args = copy.kwargs = copy.payload = None  # type: ignore[assignment]
+        del copy.future
 
     def error(self) -> BaseException:
         """What the call failed with, when all members have failed."""

@@ -65,7 +65,7 @@ class Seat:
             of short calls.
         site: Where it is; by default at the one site of its ledger.
         held: The calls it holds by the number they were sent under, in that order.
-        function: The function of the calls it was given last.
+        function: The function of the calls it was given last; or the one before it, if that was stopped.
         pinned: Calls that only this worker can run: the next step of a stream that lives there.
         pins: How many streams live there.
         running: How many calls it runs, as far as the ledger can tell.

@@ -145,14 +145,15 @@ class SshChannel(asyncssh.SSHClientSession[bytes]):
 
     def _send(self, data: bytes | memoryview) -> None:
         line = self._line
-        if line is None:
-            self._channel.write(data)
-            return
-        line.cork()
+        if line is not None:
+            line.cork()
         try:
             self._channel.write(data)
+        except BrokenPipeError:
+            self._open = False  # the other side has closed it, and we are told why in a moment
         finally:
-            line.uncork()
+            if line is not None:
+                line.uncork()
 
     # What asyncssh tells
 

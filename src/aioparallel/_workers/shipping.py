@@ -155,8 +155,9 @@ class Functions:
         Raises:
             PicklingError: The function or a constant cannot travel.
         """
-        self._count += 1
         name = function_name(fn)
+        target = self.get(fn).packed  # first, for it may be new, and takes a number then
+        self._count += 1
         apart = beside or folder is not None
         constants, buffers = pack_arguments(args, kwargs, name, out_of_band=apart, reach=self._reach)
         shared = None
@@ -165,7 +166,7 @@ class Functions:
                 shared = share(os.path.join(folder, f"c{self._count}"), buffers)
             except OSError:  # no room there
                 constants, _ = pack_arguments(args, kwargs, name, out_of_band=False, reach=self._reach)
-        packed = pickle.dumps(("map", self.get(fn).packed, star, kwstar, constants, shared))
+        packed = pickle.dumps(("map", target, star, kwstar, constants, shared))
         function = Function(self._count, name, packed, None if shared is None else shared[0])
         if beside:
             function.buffers = buffers

@@ -89,6 +89,7 @@ class Carrier:
     Attributes:
         seat: The ledger's, which the station never looks at.
         known: Numbers of the functions that it was taught.
+        lesson: A function that it loads before it takes calls, as it is likely to be asked for it.
         fronts: The calls that it can be in, and since when, by their numbers (``time.time``).
         answered: How often it has answered.
         halting: Calls that are to be stopped, by their numbers.
@@ -104,6 +105,7 @@ class Carrier:
         self.name = name
         self.token = os.urandom(32)
         self.output = Output(name)
+        self.lesson: bytes | None = None
         self.pid: int | None = None
         self.link: AnyLink | None = None
         self.gone: Gone | None = None
@@ -284,6 +286,8 @@ class Station(ABC):
         if kind == wire.ANSWERS:
             self._owner.worker_answered(carrier, body)
         elif kind == wire.HELLO:
+            if carrier.lesson is not None:
+                carrier.send(wire.FUNCTIONS, [carrier.lesson])
             carrier.send(wire.SETUP, [self._setup])
         elif kind == wire.READY:
             self._owner.worker_ready(carrier)

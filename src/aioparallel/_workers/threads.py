@@ -135,12 +135,14 @@ class Threads(Crew):
             await self._until(lambda: not self._members)
         with anyio.move_on_after(LEAVING_SECONDS):
             await self._until(lambda: self._members <= len(self._running))
-        for call, _ in list(self._running.values()):
+        for number, (call, _) in list(self._running.items()):
             _log.warning(
                 "%s was closed, but a thread of it is still in %s, and ends when that returns. A thread cannot be "
-                "stopped; a function that takes long should call aioparallel.check_cancelled() now and then.",
+                "stopped; a function that takes long should call aioparallel.check_cancelled() now and then. It is "
+                "here:\n%s",
                 self.name,
                 call.name,
+                self.stack(number),
             )
 
     # On the loop: threads come and go

@@ -303,3 +303,30 @@ async def test_overdue_thread_of_a_worker(gate: Gate) -> None:
         with pytest.raises(WorkerLostError):
             await neighbour
         assert await behind == 1
+
+
+async def test_replacement_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that replaces one which was killed for a cancelled call imports what that had, before it takes calls."""
+    (tmp_path / "imported_late.py").write_text(
+        "import os, time\n"
+        "LOG = os.path.join(os.path.dirname(__file__), 'log')\n"
+        "with open(LOG, 'a') as log: log.write(f'{os.getpid()}\\n')\n"
+        "def work(seconds):\n"
+        "    if seconds: open(LOG + '-begun', 'w').close()\n"
+        "    time.sleep(seconds)\n"
+        "    return os.getpid()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import imported_late
+
+    log = tmp_path / "log"
+    async with ProcessExecutor(1) as pool:
+        first = await pool.submit(imported_late.work, 0)
+        call = pool.submit(imported_late.work, 600)
+        await until((tmp_path / "log-begun").exists)
+        call.cancel()
+        await until(lambda: len(log.read_text().split()) == 3)
+        second = int(log.read_text().split()[2])
+        assert second != first
+        assert await pool.submit(imported_late.work, 0) == second
+        assert len(log.read_text().split()) == 3

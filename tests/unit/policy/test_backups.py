@@ -18,16 +18,15 @@ class Late:
     """A desk, and calls that began when the test says."""
 
     def __init__(self, **backups: object) -> None:
-        self.desk = BackupDesk(Backups(**backups))
+        self.desk = BackupDesk(Backups(**{"interval": 1e-6, **backups}))
         self.function = Function()
         self.began: dict[Call, float] = {}
 
     def run(self, began: float | None, weight: float = 1.0, copies: int = 0, function: Function | None = None) -> Call:
         call = Desk().call(function or self.function, idempotent=True)
-        call.worker = Seat(0, site=Site("node", weight))
+        call.worker = Seat(0, site=Site("node", weight), ended=1)
         if copies:
-            call.race = Race(call)
-            call.race.copies = [call] * copies
+            call.copies = copies
         self.desk.placed(call)
         if began is not None:
             self.began[call] = began
@@ -105,7 +104,7 @@ def test_who_comes_first(first: dict[str, float], second: dict[str, float]) -> N
     assert set(found) == set(calls)
     assert found[0].worker.site.weight == first.get("weight", 1)
     assert late.began[found[0]] == first["began"]
-    assert (found[0].race.number if found[0].race else 0) == first.get("copies", 0)
+    assert found[0].copies == first.get("copies", 0)
 
 
 def test_outage_is_no_straggler() -> None:
@@ -137,3 +136,75 @@ def test_calls_that_have_ended_are_forgotten() -> None:
     late.desk.ended(call, None)
     late.run(0.0)
     assert late.late(100.0) == []
+
+
+def test_slightly_late_is_not_late() -> None:
+    """A call is not late before it has run longer than the others by the time from one look to the next."""
+    late = Late(min_completed=1, interval=0.5)
+    late.finish(0.1)
+    call = late.run(0.0)
+    assert late.late(0.5) == []
+    assert late.late(0.7) == [call]
+
+
+def test_long_ways_are_not_late() -> None:
+    """The time that a call and its answer travel is no part of its own."""
+    late = Late(after=1.0)
+    call = late.run(0.0)
+    call.worker.site.trip = 0.5
+    assert late.late(1.4) == []
+    assert late.late(1.6) == [call]
+
+
+def test_functions_without_end() -> None:
+    """Of thousands of functions that have no calls any more, only so many are remembered."""
+    late = Late(min_completed=1)
+    for _ in range(2500):
+        late.finish(1.0, function=Function())
+    assert len(late.desk._functions) <= 1000
+
+
+def test_one_worker_is_one_slot() -> None:
+    """Calls that wait behind a late one are late with it, but do not make an outage of it."""
+    late = Late(after=1.0)
+    calls = [late.run(0.0) for _ in range(4)]
+    for call in calls:
+        call.worker = calls[0].worker
+    assert len(late.late(5.0, slots=3)) == 4
+
+
+def test_a_copy_has_its_time() -> None:
+    """There is no further copy of a call before its newest one is late as well."""
+    late = Late(after=1.0)
+    call = late.run(0.0)
+    race = call.race = Race(call)
+    copy = race.add()
+    copy.worker = Seat(1, ended=1)
+    late.began[copy] = 2.0
+    assert late.late(2.9) == []
+    assert late.late(3.1) == [call]
+    race.leave(copy)
+    assert late.late(2.9) == [call]
+
+
+def test_many_stragglers_hide_nobody() -> None:
+    """Where more calls straggle than the quantile leaves out, what takes five times the median is late."""
+    late = Late(after="p95")
+    late.finish(*[1.0] * 18, 20.0, 20.0)
+    call = late.run(0.0)
+    assert late.late(4.9) == []
+    assert late.late(5.2) == [call]
+
+
+def test_first_calls_of_workers() -> None:
+    """The first call of a worker, which has everything to import, is measured by other first calls."""
+    late = Late(min_completed=2)
+    late.finish(0.1, 0.1)
+    call = late.run(0.0)
+    call.worker.ended = 0
+    assert late.late(1.0) == []
+    assert late.late(1.2) == [call]
+    for _ in range(2):
+        late.desk.ended(late.run(0.0), 3.0, is_cold=True)
+    assert late.late(2.9) == []
+    assert late.late(3.1) == [call]

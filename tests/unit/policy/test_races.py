@@ -16,14 +16,14 @@ class Hosts(Desk):
     """A ledger with one worker at each of some hosts."""
 
     def __init__(self, hosts: int, *, slots: int = 1, **backups: object) -> None:
-        super().__init__(backups=Backups(**{"after": 1.0, "max_extra": 100, **backups}))
+        self.began: dict[Call, float] = {}
+        super().__init__(backups=Backups(**{"after": 1.0, "max_extra": 100, **backups}), since=self.began.get)
         self.sites = [Site(f"node{index}", is_open=True) for index in range(hosts)]
         for index, site in enumerate(self.sites * slots):
             seat = Seat(index, site=site)
             self.do(self.ledger.add(seat))
             self.ledger.ready(seat)
         self.function = Function()
-        self.began: dict[Call, float] = {}
 
     def run(self, **options: object) -> Call:
         """A copyable call that has begun."""
@@ -35,7 +35,7 @@ class Hosts(Desk):
         """Look for late calls; returns the copies that were made."""
         self.now += after
         before = len(self.placed)
-        self.do(self.ledger.back_up(self.now, self.began.get))
+        self.do(self.ledger.back_up(self.now))
         for copy in self.placed[before:]:
             self.began[copy] = self.now
         return self.placed[before:]
@@ -64,7 +64,7 @@ def test_copy_runs_elsewhere() -> None:
     call.future = object()  # type: ignore[assignment]
     (copy,) = desk.look()
     assert copy.worker.site is not call.worker.site
-    assert (copy.future, copy.attempts, call.race.number) == (call.future, call.attempts, 1)
+    assert (copy.future, copy.attempts, call.copies) == (call.future, call.attempts, 1)
     assert desk.ledger.counts.backups == 1
 
 
@@ -92,15 +92,45 @@ def test_only_idempotent_calls(options: dict[str, object]) -> None:
     assert desk.look() == []
 
 
-def test_copies_make_nobody_wait() -> None:
-    """While calls wait for a worker there are no copies."""
-    desk = Hosts(2)
-    desk.run()
-    desk.run()
+def test_copies_where_calls_wait() -> None:
+    """While calls wait, only what takes twice as long as late calls is copied: by the next worker that is free."""
+    desk = Hosts(4)
+    slow = desk.run()
+    desk.now += 1.0
+    quick, *_, waiting = [desk.run() for _ in range(4)]
+    assert desk.look(0.9) == []
+    desk.end(quick)
+    assert slow.copies == 0
+    assert waiting.worker is quick.worker
+
+
+def test_copy_goes_before_calls_that_wait() -> None:
+    """A copy for which there was no worker goes to the next one that is free, before the calls that wait."""
+    desk = Hosts(4)
+    slow = desk.run()
+    desk.now += 1.5
+    quick, *_ = [desk.run() for _ in range(3)]
     waiting = desk.run()
-    assert desk.look() == []
-    assert desk.look() == []
-    assert desk.verdict(waiting) is None
+    assert desk.look(0.6) == []
+    desk.end(quick)
+    assert slow.copies == 1
+    assert slow.race.copies[0].worker is quick.worker
+    assert waiting.worker is None
+
+
+def test_late_call_that_ends_meanwhile_is_not_copied() -> None:
+    """A call for whose copy there was no worker gets none if it ends before there is one."""
+    desk = Hosts(4)
+    slow = desk.run()
+    desk.now += 1.5
+    quick, *_ = [desk.run() for _ in range(3)]
+    desk.run()
+    desk.run()
+    assert desk.look(0.6) == []
+    desk.end(slow)
+    desk.end(quick)
+    assert slow.copies == 0
+    assert desk.ledger.counts.backups == 0
 
 
 def test_call_that_is_being_stopped_is_not_copied() -> None:
@@ -291,3 +321,62 @@ def test_stop_is_noted_on_members() -> None:
     call, copy = raced(desk)
     desk.end(copy)
     assert call.stop is Stop.CANCEL
+
+
+# What is counted
+
+
+def test_copies_are_counted_for_all_attempts() -> None:
+    """A call that is begun again has no further copies than a call may have in all."""
+    desk = Hosts(6, max_copies=1)
+    call, copy = raced(desk)
+    desk.fail(copy)
+    call.options = call.options.changed(retry=Retry(2, backoff=0))
+    desk.fail(call)
+    desk.resume(call)
+    assert call.race is None
+    assert call.phase is Phase.PLACED
+    desk.began[call] = desk.now
+    assert desk.look() == []
+    assert call.info().copies == 1
+
+
+def test_next_attempt_goes_where_nobody_failed() -> None:
+    """When a call and its copy have failed, the next attempt goes to a host that is neither's."""
+    desk = Hosts(3)
+    call, copy = raced(desk)
+    failed = call.worker.site, copy.worker.site
+    call.options = call.options.changed(retry=Retry(2, backoff=0))
+    desk.fail(copy)
+    desk.fail(call)
+    desk.resume(call)
+    assert call.worker.site not in failed
+
+
+def test_copy_that_never_began_costs_nothing() -> None:
+    """A copy that was taken back before it began is not counted, and may be made again."""
+    desk = Hosts(3)
+    call, copy = raced(desk)
+    desk.end(copy, Ending.WITHDRAWN)
+    assert (call.copies, desk.ledger.counts.backups) == (0, 0)
+    assert len(desk.look()) == 1
+
+
+def test_seconds_of_losers_are_counted() -> None:
+    """What a copy ran before it was killed is counted as what copies cost."""
+    desk = Hosts(3)
+    call, copy = raced(desk)
+    desk.end(call)
+    desk.stop(copy)
+    assert desk.ledger.counts.backup_seconds == 2.0  # so says `lost`
+
+
+def test_copies_keep_nothing() -> None:
+    """What a copy was sent with is let go when it has ended."""
+    desk = Hosts(3)
+    call, copy = raced(desk)
+    copy.payload = b"large"
+    desk.end(copy)
+    desk.stop(call)
+    assert copy.payload is None
+    assert not hasattr(copy, "future")

@@ -85,6 +85,15 @@ async def test_small_pieces(echo: SshChannel) -> None:
     assert listener(echo).told == []
 
 
+async def test_writing_to_what_was_just_closed(echo: SshChannel) -> None:
+    """What is written after the other side has closed, and before that is told, is dropped; the end is told as ever."""
+    echo._channel.close()
+    echo.write([b"too late"])
+    echo.write([bytes(2 * PIECE)])
+    await until(lambda: listener(echo).error)
+    assert listener(echo).told == ["lost"]
+
+
 async def test_large_pieces(echo: SshChannel) -> None:
     """Parts of any size are taken apart and put together in order, small ones among large ones."""
     parts = [os.urandom(size) for size in (1, PIECE, 3, PIECE + 1, 5 * PIECE, 0, 7, 7, PIECE - 1, 2, 3_000_001)]

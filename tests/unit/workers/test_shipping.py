@@ -112,6 +112,14 @@ def test_functions_have_numbers(functions: Functions) -> None:
     assert "<lambda>" in found[3].name
 
 
+def test_functions_of_maps_have_numbers_of_their_own(functions: Functions) -> None:
+    """What a map calls has another number than the function itself, whichever comes first."""
+    first = functions.for_map(math.sqrt, False, False, (), {}, None)
+    plain = functions.get(math.sqrt)
+    second = functions.for_map(math.sqrt, False, False, (), {}, None)
+    assert len({first.number, plain.number, second.number}) == 3
+
+
 def test_decorated_functions_in_arguments() -> None:
     """A function under a decorator travels by name as an argument, too."""
     payload, _ = pack_arguments((decorated.__wrapped__, [decorated]), {}, "f")  # type: ignore[attr-defined]

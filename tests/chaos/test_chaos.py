@@ -1,0 +1,45 @@
+"""A short campaign belongs to the tests; the long ones are run with ``make chaos``."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.chaos import jobs
+from tests.chaos.rules import Checker
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+@pytest.mark.timeout(170)
+@pytest.mark.parametrize("where", ["--local", ""])
+def test_short_campaign(where: str) -> None:
+    """Whatever is killed, stopped and cut meanwhile: each call ends once, and nothing is left."""
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", "4", "--seed", "7", *where.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=160, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = re.search(r"(\d+) calls in", done.stdout)
+    faults = re.search(r"faults +(\d+):", done.stdout)
+    assert calls
+    assert int(calls[1]) > 50
+    assert faults
+    assert int(faults[1]) > 0
+
+
+def test_checker_notices(tmp_path: object) -> None:
+    """A call that is begun too often, delivered twice, or succeeds without having run, breaks a rule."""
+    checker = Checker(str(tmp_path))
+    often, twice, never = checker.new(1), checker.new(1), checker.new(1)
+    for _ in range(2):
+        jobs.begin(checker.folder, often)
+        checker._ended(twice)
+    checker.returned(never, "work", 1, 2)
+    assert checker.check_begun() == 2
+    assert [each.partition(",")[0] for each in checker.violations] == [
+        f"call {twice} was delivered twice",
+        f"work {never} gave 1 instead of 2",
+        f"call {often} was begun 2 times",
+        f"call {never} has succeeded",
+    ]
