@@ -3,10 +3,10 @@
 The layers, each of which imports only what stands below it::
 
     joblib                           runs joblib on the executors of `blocking`
-    cli  blocking  testing           other doors, built on this face
+    cli  blocking  events  testing   other doors, built on this face
     _verbs                           what users say: decorators, maps, ambient executors
     _executors                       where calls run: one file for each kind of pool
-    _workers                         what executors place calls on
+    _workers, _seeing                what executors place calls on; observers, board and trace
     _futures, _policy                the future; the decisions, without waiting, clocks or I/O
     _model                           the vocabulary: calls, options, records, errors, contracts
     _child                           what runs in workers: the standard library and cloudpickle
@@ -54,8 +54,10 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from ._model.hosts import Host
-    from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
+    from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus, RunningCall, WorkerStatus
     from ._model.options import Retry
+    from ._seeing.board import Board, watch
+    from ._seeing.trace import Trace
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
     from ._verbs.distribute import Distributed, distribute
@@ -85,8 +87,10 @@ _NAMES = {
     "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
     "_model.hosts": "Host",
-    "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
+    "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus RunningCall WorkerStatus",
     "_model.options": "Retry",
+    "_seeing.board": "Board watch",
+    "_seeing.trace": "Trace",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
     "_verbs.distribute": "Distributed distribute",
@@ -102,6 +106,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for n
 
 __all__ = [
     "AioParallelError",
+    "Board",
     "CallCancelledError",
     "CallExitedError",
     "CallInfo",
@@ -131,6 +136,7 @@ __all__ = [
     "RemoteExecutor",
     "RemoteTraceback",
     "Retry",
+    "RunningCall",
     "SerialExecutor",
     "SmartFuture",
     "StatefulPool",
@@ -138,8 +144,10 @@ __all__ = [
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",
+    "Trace",
     "WorkerLostError",
     "WorkerStartError",
+    "WorkerStatus",
     "aclose",
     "check_cancelled",
     "configure",
@@ -152,6 +160,7 @@ __all__ = [
     "split_eval",
     "wait_all",
     "wait_any",
+    "watch",
 ]
 
 
