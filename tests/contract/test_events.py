@@ -146,12 +146,12 @@ async def test_worker_dies(kind: Kind, opened: Any) -> None:
     with pytest.raises(Exception, match="SIGKILL"):
         await future
     (died,) = of(events, WorkerEnded)
-    assert (died.asked, died.worker, died.index, died.pid) == (False, before.name, before.index, before.pid)
+    assert (died.asked, died.worker, died.worker_index, died.pid) == (False, before.name, before.index, before.pid)
     assert died.reason == "killed by SIGKILL in kill_me"
     assert died.call == future.id
     assert died.max_rss > 0
     (started,) = await until(lambda: of(events, WorkerStarted))
-    assert (started.index, started.width) == (before.index, 1)
+    assert (started.worker_index, started.width) == (before.index, 1)
     assert started.pid != before.pid
 
 

@@ -145,7 +145,7 @@ class WorkerStarted(NamedTuple):
     Attributes:
         worker: Its name.
         host: The machine it is on; ``None`` for this one.
-        index: Its place in the pool; a replacement gets the same one.
+        worker_index: Its place in the pool; a replacement gets the same one.
         pid: Its process, if it has one of its own.
         width: How many calls it runs at a time.
     """
@@ -153,7 +153,7 @@ class WorkerStarted(NamedTuple):
     at: float
     worker: str
     host: str | None
-    index: int
+    worker_index: int
     pid: int | None
     width: int
 
@@ -171,7 +171,7 @@ class WorkerEnded(NamedTuple):
     at: float
     worker: str
     host: str | None
-    index: int
+    worker_index: int
     pid: int | None
     asked: bool
     reason: str

@@ -29,9 +29,9 @@ def watch(
 ) -> Board:
     """Show what executors do, while they do it: a board in the terminal, or below a notebook's cell.
 
-    It shows for each executor what waits, runs and has ended, how fast and how well used it is; for each host and worker
-    what it runs and since when, what it has done and how long that took, its memory; the last deaths and why; the
-    failures that were most frequent. Where there is no terminal it writes a line every few seconds.
+    It shows for each executor what waits, runs and has ended, how fast and how well used it is; for each host and
+    worker what it runs and since when, what it has done and how long that took, its memory; the last deaths and why;
+    the failures that were most frequent. Where there is no terminal it writes a line every few seconds.
 
     It reads what the executors keep anyway, and is told of what ends; it changes nothing. What the program prints stays
     its own, and appears above the board.
@@ -83,7 +83,18 @@ class _Watched:
 
 
 class Board:
-    """A board; :func:`watch` makes it."""
+    """A board; :func:`watch` makes it.
+
+    Cancellation:
+        Of the body of ``async with``: draws it a last time, and closes it.
+
+    Example:
+        ::
+
+            board = await watch(pool).start()  # where `async with` does not fit: notebook cells, fixtures
+            ...
+            await board.aclose()
+    """
 
     def __init__(
         self,
@@ -151,7 +162,11 @@ class Board:
         await self.aclose()
 
     def lines(self) -> list[Line]:
-        """What the board shows now."""
+        """What the board shows now.
+
+        Returns:
+            Its lines, each with a ``text`` and a ``style``.
+        """
         elapsed, now = time.monotonic() - self._began, time.time()
         whole = self._screen is None or self._screen.is_whole
         lines: list[Line] = []

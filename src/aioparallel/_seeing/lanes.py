@@ -20,8 +20,8 @@ class Lanes:
     """The lanes of one worker.
 
     Calls are told of when they end, which need not be in the order in which they began, and a worker that answers for
-    several calls at once says only how long each took: it ran them one after the other, the last one up to now. So those
-    of one answer are held back until it is complete, and laid out backwards from its time.
+    several calls at once says only how long each took: it ran them one after the other, the last one up to now. So
+    those of one answer are held back until it is complete, and laid out backwards from its time.
 
     Args:
         machine: The number of the machine that the worker is on.
@@ -68,7 +68,7 @@ class Lanes:
         self._write(span, lane)
 
     def _in_line(self, held: list[Span]) -> list[Span]:
-        """One after the other, ending where the next one begins at the latest; none before the last that was written."""
+        """One after the other, each ending before the next one begins, and none before the last that was written."""
         last, latest = self._ends[self.first], self._held_at
         placed: list[Span] = []
         for span in reversed(held):

@@ -128,9 +128,7 @@ class Observers:
     def worker_ended(self, seat: Seat, asked: bool, reason: str, call: int | None, max_rss: int | None) -> None:
         """A worker has ended."""
         pid = getattr(seat.carrier, "pid", None)
-        self.tell(
-            WorkerEnded(time.time(), str(seat), seat.site.name, seat.index, pid, asked, reason, call, max_rss)
-        )
+        self.tell(WorkerEnded(time.time(), str(seat), seat.site.name, seat.index, pid, asked, reason, call, max_rss))
 
     def process_ended(self, carrier: Carrier, gone: Gone, call: Call | None, *, asked: bool) -> None:
         """A worker process has ended, in this call if it ran one."""

@@ -52,7 +52,7 @@ class _Row:
 def summary(status: PoolStatus, tally: Tally, elapsed: float, busy: float | None) -> str:
     """How the pool stands, in one line."""
     total = tally.total
-    rate = (total.items if total.items > total.done else total.done) / elapsed if elapsed > 0 else 0.0
+    rate = (max(total.done, total.items)) / elapsed if elapsed > 0 else 0.0
     what = "items" if total.items > total.done else "calls"
     parts = [
         f"{status.name}: {seconds(elapsed)}",

@@ -70,8 +70,8 @@ class Terminal(_Written):
     """Draws below whatever the program prints, which is not touched.
 
     Between two drawings the cursor rests on an empty line above the board. So a line that the program prints meanwhile
-    stays, and the board moves down at the next drawing. (Of several lines at once, all but the first are printed over the
-    board, and may keep the ends of its lines.)
+    stays, and the board moves down at the next drawing. (Of several lines at once, all but the first are printed over
+    the board, and may keep the ends of its lines.)
     """
 
     def __init__(

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING
 
 from .._model.events import CallEnded, CallRetried, Event, HostLost, HostUp, WorkerEnded
 from .._policy.latency import Latencies
-
-if TYPE_CHECKING:
-    from .._model.events import Observer
 
 __all__ = ["Record", "Tally"]
 
@@ -60,19 +56,18 @@ class Tally:
 
     def __call__(self, event: Event) -> None:
         """Something has happened."""
-        kind = type(event)
-        if kind is CallEnded:
-            self._ended(event)  # type: ignore[arg-type]
-        elif kind is CallRetried:
+        if isinstance(event, CallEnded):
+            self._ended(event)
+        elif isinstance(event, CallRetried):
             self.total.retried += 1
-            self._of(event.worker).retried += 1  # type: ignore[union-attr]
-        elif kind is WorkerEnded:
-            self._died(event)  # type: ignore[arg-type]
-        elif kind is HostLost:
-            how = "cannot be used" if event.permanent else "is lost"  # type: ignore[union-attr]
-            self._tell(event.at, f"{event.host} {how}: {first_line(event.error)}")  # type: ignore[union-attr]
-        elif kind is HostUp:
-            self.slots[event.host] = event.slots  # type: ignore[union-attr]
+            self._of(event.worker).retried += 1
+        elif isinstance(event, WorkerEnded):
+            self._died(event)
+        elif isinstance(event, HostLost):
+            how = "cannot be used" if event.permanent else "is lost"
+            self._tell(event.at, f"{event.host} {how}: {first_line(event.error)}")
+        elif isinstance(event, HostUp):
+            self.slots[event.host] = event.slots
 
     def _ended(self, event: CallEnded) -> None:
         self.total.add(event)
@@ -106,7 +101,3 @@ def first_line(error: BaseException) -> str:
     except Exception as trouble:  # of the user's own class
         text = f"<its text cannot be made: {type(trouble).__name__}>"
     return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
-if TYPE_CHECKING:
-    _: Observer = Tally()

@@ -1,13 +1,14 @@
 """Traces: what happens is written to a file as it happens, in the trace-event format.
 
-That is a JSON array with one event in a line. Perfetto and ``chrome://tracing`` open it, and do without its end, so that
-a file whose program was killed is as good as its last flush. What is kept in memory is what is in flight, and a second's
-worth of lines.
+That is a JSON array with one event in a line. Perfetto and ``chrome://tracing`` open it, and do without its end, so
+that a file whose program was killed is as good as its last flush. What is kept in memory is what is in flight, and a
+second's worth of lines.
 
 How it is laid out:
 
-* A "process" of the format is one machine as one executor uses it; its "threads" are lanes. A worker that runs one call
-  at a time has one lane, which its replacement takes over; a wider one has as many as it needs for calls not to overlap.
+* A "process" of the format is one machine as one executor uses it; its "threads" are lanes. A worker that runs one
+  call at a time has one lane, which its replacement takes over; a wider one has as many as it needs for calls not to
+  overlap.
 * ``X``: an attempt of a call, from its beginning to its end. All times are those of this program's clock: a call
   elsewhere ends here when its answer arrives, so no other machine's clock is asked.
 * ``b`` and ``e``: a call that waited for a worker, if it waited for some time.
@@ -114,7 +115,7 @@ class Trace:
         if self._is_over:
             return
         for watched in list(self._watched):
-            self.left(watched)
+            self._left(watched)
         if not self._is_over:  # nobody was watched
             self._finish()
 
@@ -128,16 +129,16 @@ class Trace:
 
     # For those who write it
 
-    def micros(self, at: float) -> float:
+    def _micros(self, at: float) -> float:
         """A time as the file has it."""
         return (at - self._began) * 1e6
 
-    def new_machine(self) -> int:
+    def _new_machine(self) -> int:
         """A number for a machine as an executor uses it."""
         self._machines += 1
         return self._machines
 
-    def write(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         """One event, or several with a comma and a new line between them."""
         lines = self._lines
         lines.append(line)
@@ -146,7 +147,7 @@ class Trace:
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_later)
 
-    def left(self, watched: _Watched) -> None:
+    def _left(self, watched: _Watched) -> None:
         """An executor is watched no more; without any, the trace is over."""
         observation = self._watched.pop(watched, None)
         if observation is not None:
@@ -186,14 +187,14 @@ class Trace:
 
     def _open(self) -> Any:
         if not self.path.endswith(".gz"):
-            return open(self.path, "wb")  # noqa: SIM115
+            return open(self.path, "wb")
         return gzip.open(self.path, "wb", compresslevel=LEVEL)
 
     def _finish(self) -> None:
         try:
             self._flush()
             assert self._file is not None, "it has been flushed"
-            end = self.micros(time.time())
+            end = self._micros(time.time())
             self._file.write(b'{"name":"end","ph":"i","s":"g","pid":0,"tid":0,"ts":%.1f}\n]\n' % end)
         except OSError as error:
             _log.error("the trace %s has no end: %s", self.path, error)
@@ -239,7 +240,7 @@ class _Watched:
             HostUp: self._host_up,
             HostLost: self._host_lost,
             PoolOpened: lambda event: self._machine(None),
-            PoolClosed: lambda event: self._trace.left(self),
+            PoolClosed: lambda event: self._trace._left(self),
         }
 
     def __call__(self, event: Event) -> None:
@@ -316,13 +317,15 @@ class _Watched:
         lanes = self._lanes.get(worker)
         if lanes is None:
             lanes = self._new_lanes(worker, host, 1)
-        lanes.add(begun_at, duration, at, f'{{"name":{_json(event.name)},"cat":"call","args":{{"id":{event.id},{what}}}')
+        lanes.add(
+            begun_at, duration, at, f'{{"name":{_json(event.name)},"cat":"call","args":{{"id":{event.id},{what}}}'
+        )
 
     def _waited(self, event: CallEnded, until: float) -> None:
         pid = self._machine(event.host)
-        name, micros = _json(event.name), self._trace.micros
+        name, micros = _json(event.name), self._trace._micros
         head = f'{{"name":{name},"cat":"queue","id":{event.id},"pid":{pid},"tid":0,'
-        self._trace.write(
+        self._trace._write(
             f'{head}"ph":"b","ts":{micros(event.queued_at):.1f}}},\n{head}"ph":"e","ts":{micros(until):.1f}}}'
         )
 
@@ -342,8 +345,8 @@ class _Watched:
 
     def _instant(self, name: str, worker: str, at: float, what: str) -> None:
         lanes = self._lanes[worker]
-        self._trace.write(
-            f'{{"name":{json.dumps(name)},"cat":"worker","ph":"i","s":"t","ts":{self._trace.micros(at):.1f},'
+        self._trace._write(
+            f'{{"name":{json.dumps(name)},"cat":"worker","ph":"i","s":"t","ts":{self._trace._micros(at):.1f},'
             f'"pid":{lanes.machine},"tid":{lanes.first},"args":{{{what}}}}}'
         )
 
@@ -354,8 +357,8 @@ class _Watched:
         self._of_host("given up" if event.permanent else "lost", event.host, event.at, f'"error":{_error(event.error)}')
 
     def _of_host(self, name: str, host: str, at: float, what: str) -> None:
-        self._trace.write(
-            f'{{"name":{json.dumps(f"{host}: {name}")},"cat":"host","ph":"i","s":"p","ts":{self._trace.micros(at):.1f},'
+        self._trace._write(
+            f'{{"name":{json.dumps(f"{host}: {name}")},"cat":"host","ph":"i","s":"p","ts":{self._trace._micros(at):.1f},'
             f'"pid":{self._machine(host)},"tid":0,"args":{{{what}}}}}'
         )
 
@@ -364,8 +367,8 @@ class _Watched:
         self._next_count = at + COUNT_SECONDS
         run = self._pool._run
         if run is not None:
-            self._trace.write(
-                f'{{"name":"calls","ph":"C","ts":{self._trace.micros(at):.1f},"pid":{self._machine(None)},"tid":0,'
+            self._trace._write(
+                f'{{"name":"calls","ph":"C","ts":{self._trace._micros(at):.1f},"pid":{self._machine(None)},"tid":0,'
                 f'"args":{{"queued":{run.pending},"running":{run.ledger.running}}}}}'
             )
 
@@ -374,7 +377,7 @@ class _Watched:
     def _machine(self, host: str | None) -> int:
         number = self._machines.get(host)
         if number is None:
-            number = self._machines[host] = self._trace.new_machine()
+            number = self._machines[host] = self._trace._new_machine()
             where = f"{self._pool.name} ({self._pool.kind})" if host is None else f"{self._pool.name} on {host}"
             self._name("process_name", number, 0, where)
         return number
@@ -388,8 +391,8 @@ class _Watched:
             return self._tids
 
         def write(span: Span, tid: int) -> None:
-            self._trace.write(
-                f'{span.text},"ph":"X","ts":{self._trace.micros(span.begun_at):.1f},'
+            self._trace._write(
+                f'{span.text},"ph":"X","ts":{self._trace._micros(span.begun_at):.1f},'
                 f'"dur":{span.duration * 1e6:.1f},"pid":{machine},"tid":{tid}}}'
             )
 
@@ -397,13 +400,14 @@ class _Watched:
         return lanes
 
     def _name(self, what: str, machine: int, lane: int, name: str) -> None:
-        self._trace.write(
+        self._trace._write(
             f'{{"name":"{what}","ph":"M","ts":0,"pid":{machine},"tid":{lane},"args":{{"name":{json.dumps(name)}}}}}'
         )
 
 
 def _header(began: float) -> str:
-    return '[\n{"name":"aioparallel","ph":"M","ts":0,"pid":0,"tid":0,"args":{"began":%.6f,"version":1}}' % began
+    head = {"name": "aioparallel", "ph": "M", "ts": 0, "pid": 0, "tid": 0, "args": {"began": began, "version": 1}}
+    return f"[\n{json.dumps(head)}"
 
 
 @lru_cache(1000)

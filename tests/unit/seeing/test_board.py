@@ -45,9 +45,8 @@ async def test_watched_before_it_opens_and_after_it_closed() -> None:
     """The pool may be opened and closed under the board."""
     stream = io.StringIO()
     pool = ThreadExecutor(1, name="io")
-    async with watch(pool, stream=stream):
-        async with pool:
-            await pool.submit(pow, 2, 10)
+    async with watch(pool, stream=stream), pool:
+        await pool.submit(pow, 2, 10)
     assert "done 1" in stream.getvalue()
 
 

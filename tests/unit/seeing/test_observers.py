@@ -38,7 +38,7 @@ def test_nobody_observes() -> None:
     assert not observers
 
 
-async def test_nothing_is_imported_before_somebody_observes() -> None:
+def test_nothing_is_imported_before_somebody_observes() -> None:
     """A program that does not observe imports nothing of this."""
     code = (
         "import asyncio, sys; from aioparallel import SerialExecutor\n"

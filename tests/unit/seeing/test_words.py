@@ -26,7 +26,9 @@ def test_seconds(value: float | None, text: str) -> None:
     assert seconds(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, "-"), (10, "10 B"), (52_400_000, "52 MB"), (3_210_000_000, "3.2 GB")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (10, "10 B"), (52_400_000, "52 MB"), (3_210_000_000, "3.2 GB")]
+)
 def test_size(value: int | None, text: str) -> None:
     """Memory has the unit that suits it."""
     assert size(value) == text
