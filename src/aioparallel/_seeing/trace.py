@@ -93,6 +93,7 @@ class Trace:
         self._lines: list[str] = []
         self._timer: TimerHandle | None = None
         self._watched: dict[_Watched, Observation] = {}
+        self._is_flushing = False
         self._is_over = False
         self._machines = 0
 
@@ -142,48 +143,51 @@ class Trace:
         """One event, or several with a comma and a new line between them."""
         lines = self._lines
         lines.append(line)
+        if self._is_flushing:
+            return  # it is what was held back until now
         if len(lines) >= LINES:
             self._flush()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush_later)
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
 
     def _left(self, watched: _Watched) -> None:
         """An executor is watched no more; without any, the trace is over."""
         observation = self._watched.pop(watched, None)
         if observation is not None:
             observation.close()
+            self._is_flushing = True
             watched.end()
+            self._is_flushing = False
             if not self._watched:
                 self._finish()
 
     # The file
 
-    def _flush_later(self) -> None:
-        self._timer = None
+    def _flush(self) -> None:
+        """Write what there is, so that whoever reads the file now can read that."""
         try:
-            self._flush()
+            self._try_flush()
         except OSError as error:
             _log.error("the trace %s ends here: %s", self.path, error)
             self._abandon()
 
-    def _flush(self) -> None:
-        """Write what there is, so that whoever reads the file now can read that."""
+    def _try_flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._is_over:
-            return
+        self._is_flushing = True
         for watched in self._watched:
             watched.settle_lanes()
+        self._is_flushing = False
         lines, self._lines = self._lines, []
-        file = self._file
-        if file is None:
-            file = self._file = self._open()
+        if self._file is None:
+            self._file = self._open()
             lines.insert(0, _header(self._began))
-        file.write((",\n".join(lines) + ",\n").encode())
-        if isinstance(file, gzip.GzipFile):
-            file.flush(zlib.Z_SYNC_FLUSH)
-        file.flush()
+        if lines:
+            self._file.write((",\n".join(lines) + ",\n").encode())
+        if isinstance(self._file, gzip.GzipFile):
+            self._file.flush(zlib.Z_SYNC_FLUSH)
+        self._file.flush()
 
     def _open(self) -> Any:
         if not self.path.endswith(".gz"):
@@ -192,7 +196,7 @@ class Trace:
 
     def _finish(self) -> None:
         try:
-            self._flush()
+            self._try_flush()
             assert self._file is not None, "it has been flushed"
             end = self._micros(time.time())
             self._file.write(b'{"name":"end","ph":"i","s":"g","pid":0,"tid":0,"ts":%.1f}\n]\n' % end)
@@ -316,7 +320,7 @@ class _Watched:
     ) -> None:
         lanes = self._lanes.get(worker)
         if lanes is None:
-            lanes = self._new_lanes(worker, host, 1)
+            lanes = self._new_lanes(worker, host, self._width_of(worker))
         lanes.add(
             begun_at, duration, at, f'{{"name":{_json(event.name)},"cat":"call","args":{{"id":{event.id},{what}}}'
         )
@@ -357,8 +361,9 @@ class _Watched:
         self._of_host("given up" if event.permanent else "lost", event.host, event.at, f'"error":{_error(event.error)}')
 
     def _of_host(self, name: str, host: str, at: float, what: str) -> None:
+        text = json.dumps(f"{host}: {name}")
         self._trace._write(
-            f'{{"name":{json.dumps(f"{host}: {name}")},"cat":"host","ph":"i","s":"p","ts":{self._trace._micros(at):.1f},'
+            f'{{"name":{text},"cat":"host","ph":"i","s":"p","ts":{self._trace._micros(at):.1f},'
             f'"pid":{self._machine(host)},"tid":0,"args":{{{what}}}}}'
         )
 
@@ -381,6 +386,11 @@ class _Watched:
             where = f"{self._pool.name} ({self._pool.kind})" if host is None else f"{self._pool.name} on {host}"
             self._name("process_name", number, 0, where)
         return number
+
+    def _width_of(self, worker: str) -> int:
+        """How many calls a worker runs at a time that had started before anybody watched."""
+        workers = self._pool.status(per_worker=True).per_worker
+        return next((each.width for each in workers if each.name == worker), 1)
 
     def _new_lanes(self, worker: str, host: str | None, width: int) -> Lanes:
         machine = self._machine(host)

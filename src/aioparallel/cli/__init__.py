@@ -17,6 +17,7 @@ __all__ = ["CommandError", "main", "show"]
 
 COMMANDS = {
     "demo": "measure the Python files of a folder with all CPUs, and compare with one",
+    "report": "make a page of HTML of what pool.trace() has written",
 }
 
 EPILOG = "exit codes: 0 done, 2 wrong arguments, 130 interrupted"

@@ -21,8 +21,8 @@ from aioparallel import AioParallelError, ProcessExecutor, SmartFuture, ThreadEx
 from . import CommandError, show
 from .analysis import FileMeasure, measure_sources
 from .files import Failure, batches, find_files, read_files
+from .findings import Report, Timings, as_json, as_text
 from .progress import Progress
-from .report import Report, Timings, as_json, as_text
 
 __all__ = ["add_arguments", "run"]
 

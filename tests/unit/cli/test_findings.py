@@ -7,7 +7,7 @@ import pytest
 
 from aioparallel.cli.analysis import FileMeasure, FunctionMeasure
 from aioparallel.cli.files import Failure
-from aioparallel.cli.report import Report, Timings, as_json, as_text
+from aioparallel.cli.findings import Report, Timings, as_json, as_text
 
 TIMINGS = Timings(read=0.25, measure=2.5, parallel=3.0, serial=5.4, threads=4, processes=2)
 
