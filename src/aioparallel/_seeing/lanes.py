@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,12 +17,17 @@ class Span(NamedTuple):
     text: str
 
 
+HELD = 500
+"""So many calls of a worker are held back at most."""
+
+
 class Lanes:
     """The lanes of one worker.
 
-    Calls are told of when they end, which need not be in the order in which they began, and a worker that answers for
-    several calls at once says only how long each took: it ran them one after the other, the last one up to now. So
-    those of one answer are held back until it is complete, and laid out backwards from its time.
+    Calls are told of when they end, which need not be in the order in which they began. And of a worker that runs one
+    call at a time it is known how long each took, but not exactly when: its answers come several at once, and late when
+    this program is busy. But it ran them one after the other. So they are held back for a while, and laid out from the
+    last to the first, each ending when its answer came or when the next one began, whichever is earlier.
 
     Args:
         machine: The number of the machine that the worker is on.
@@ -41,24 +47,22 @@ class Lanes:
         self._ends: dict[int, float] = {self.first: 0.0}
         """Of each lane: when its last call ended."""
         self._held: list[Span] = []
-        self._held_at = 0.0
 
-    def add(self, begun_at: float, duration: float, at: float, text: str) -> None:
-        """A call has ended, which was heard at that time."""
-        if self._held and at != self._held_at:
+    def add(self, begun_at: float, duration: float, text: str) -> None:
+        """A call has ended."""
+        span = Span(begun_at, max(0.0, duration), text)
+        if self._is_wide:
+            self._put(span)
+            return
+        self._held.append(span)
+        if len(self._held) >= HELD:
             self.settle()
-        self._held.append(Span(begun_at, max(0.0, duration), text))
-        self._held_at = at
 
     def settle(self) -> None:
         """Give what is held back its place."""
         held, self._held = self._held, []
-        if self._is_wide:
-            for span in held:
-                self._put(span)
-        elif held:
-            for span in self._in_line(held):
-                self._write(span, self.first)
+        for span in self._in_line(held):
+            self._write(span, self.first)
 
     def _put(self, span: Span) -> None:
         """On the lane that became free last before the call began, so that few lanes are enough."""
@@ -68,14 +72,15 @@ class Lanes:
         self._write(span, lane)
 
     def _in_line(self, held: list[Span]) -> list[Span]:
-        """One after the other, each ending before the next one begins, and none before the last that was written."""
-        last, latest = self._ends[self.first], self._held_at
+        """One after the other, and none before the last that was written."""
+        last, latest = self._ends[self.first], math.inf
         placed: list[Span] = []
         for span in reversed(held):
             end = max(last, min(latest, span.begun_at + span.duration))
             begun_at = max(last, min(span.begun_at, end - span.duration))
             placed.append(Span(begun_at, end - begun_at, span.text))
             latest = begun_at
-        self._ends[self.first] = placed[0].begun_at + placed[0].duration
+        if placed:
+            self._ends[self.first] = placed[0].begun_at + placed[0].duration
         placed.reverse()
         return placed

@@ -43,7 +43,7 @@ def page(run: Run, title: str) -> str:
         "DATA": json.dumps(_data(run), separators=(",", ":")).replace("</", "<\\/"),
     }
     for name, text in parts.items():
-        template = template.replace(f"<!--{name}-->", text, 1)
+        template = template.replace(f"<!--{name}-->", text)
     return template
 
 

@@ -24,7 +24,6 @@ import json
 import logging
 import os
 import time
-import zlib
 from asyncio import TimerHandle
 from functools import lru_cache
 from types import TracebackType
@@ -180,14 +179,13 @@ class Trace:
             watched.settle_lanes()
         self._is_flushing = False
         lines, self._lines = self._lines, []
-        if self._file is None:
-            self._file = self._open()
+        file = self._file
+        if file is None:
+            file = self._file = self._open()
             lines.insert(0, _header(self._began))
         if lines:
-            self._file.write((",\n".join(lines) + ",\n").encode())
-        if isinstance(self._file, gzip.GzipFile):
-            self._file.flush(zlib.Z_SYNC_FLUSH)
-        self._file.flush()
+            file.write((",\n".join(lines) + ",\n").encode())
+        file.flush()  # a compressed one up to here, too
 
     def _open(self) -> Any:
         if not self.path.endswith(".gz"):
@@ -277,7 +275,7 @@ class _Watched:
         self._placed.pop(event.id, None)
         if event.begun_at is not None:
             what = f'"attempt":{event.attempt},"outcome":"failed","again":true,"error":{_error(event.error)}'
-            self._span(event.worker, event.host, event.begun_at, event.at - event.begun_at, event.at, event, what)
+            self._span(event.worker, event.host, event.begun_at, event.at - event.begun_at, event, what)
 
     def _call_ended(self, event: CallEnded) -> None:
         placed = self._placed.pop(event.id, None)
@@ -293,7 +291,7 @@ class _Watched:
                 what += ',"won_by_copy":true'
             if event.error is not None:
                 what += f',"error":{_error(event.error)}'
-            self._span(worker, event.host, begun_at, duration, at, event, what)
+            self._span(worker, event.host, begun_at, duration, event, what)
             if begun_at - event.queued_at > WAIT_SECONDS and event.attempts == 1:
                 self._waited(event, begun_at)
         elif at - event.queued_at > WAIT_SECONDS:
@@ -306,7 +304,7 @@ class _Watched:
         for copy in placed:
             if copy.worker != event.worker:
                 what = f'"attempt":{copy.attempt},"outcome":"lost the race","backup":{_json(copy.backup)}'
-                self._span(copy.worker, copy.host, copy.at, event.at - copy.at, event.at, event, what)
+                self._span(copy.worker, copy.host, copy.at, event.at - copy.at, event, what)
 
     def _span(
         self,
@@ -314,16 +312,13 @@ class _Watched:
         host: str | None,
         begun_at: float,
         duration: float,
-        at: float,
         event: CallEnded | CallRetried,
         what: str,
     ) -> None:
         lanes = self._lanes.get(worker)
         if lanes is None:
             lanes = self._new_lanes(worker, host, self._width_of(worker))
-        lanes.add(
-            begun_at, duration, at, f'{{"name":{_json(event.name)},"cat":"call","args":{{"id":{event.id},{what}}}'
-        )
+        lanes.add(begun_at, duration, f'{{"name":{_json(event.name)},"cat":"call","args":{{"id":{event.id},{what}}}')
 
     def _waited(self, event: CallEnded, until: float) -> None:
         pid = self._machine(event.host)

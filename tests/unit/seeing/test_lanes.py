@@ -35,10 +35,10 @@ class Drawn:
 
 
 def test_one_answer_for_several_calls() -> None:
-    """Calls that a worker answered for at once are laid out one after the other, up to the time of the answer."""
+    """Calls that a worker answered for at once, or late, are laid out one after the other, up to the last answer."""
     drawn = Drawn(1)
     for name in "abc":
-        drawn.lanes.add(9.0, 1.0, 10.0, name)
+        drawn.lanes.add(9.0, 1.0, name)
     drawn.lanes.settle()
     assert drawn.spans == {0: [Span(7.0, 1.0, "a"), Span(8.0, 1.0, "b"), Span(9.0, 1.0, "c")]}
 
@@ -46,8 +46,9 @@ def test_one_answer_for_several_calls() -> None:
 def test_no_call_begins_before_the_last_one_ended() -> None:
     """Where clocks make a call begin too early, it is shortened."""
     drawn = Drawn(1)
-    drawn.lanes.add(1.0, 1.0, 2.0, "a")
-    drawn.lanes.add(1.5, 1.5, 3.0, "b")
+    drawn.lanes.add(1.0, 1.0, "a")
+    drawn.lanes.settle()
+    drawn.lanes.add(1.5, 1.5, "b")
     drawn.lanes.settle()
     assert drawn.spans == {0: [Span(1.0, 1.0, "a"), Span(2.0, 1.0, "b")]}
 
@@ -56,8 +57,8 @@ def test_a_wide_worker_has_a_lane_for_each_call_that_overlaps() -> None:
     """A long call that is told of last gets a lane of its own; short ones share one."""
     drawn = Drawn(2)
     for n in range(5):
-        drawn.lanes.add(float(n), 0.5, n + 0.5, "short")
-    drawn.lanes.add(0.0, 6.0, 6.0, "long")
+        drawn.lanes.add(float(n), 0.5, "short")
+    drawn.lanes.add(0.0, 6.0, "long")
     drawn.lanes.settle()
     assert [[span.text for span in spans] for spans in drawn.spans.values()] == [["short"] * 5, ["long"]]
 
@@ -76,7 +77,7 @@ def test_nothing_overlaps(width: int, seed: int) -> None:
             now = begun_at + dice.choice([0.0, dice.random(), 20 * dice.random()])
             ends.append((now, begun_at))
     for at, begun_at in sorted(ends):
-        drawn.lanes.add(begun_at, at - begun_at, at, "call")
+        drawn.lanes.add(begun_at, at - begun_at, "call")
     drawn.lanes.settle()
     assert drawn.overlaps() == []
     assert sum(map(len, drawn.spans.values())) == len(ends)
