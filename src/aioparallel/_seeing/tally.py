@@ -65,7 +65,8 @@ class Tally:
             self._died(event)
         elif isinstance(event, HostLost):
             how = "cannot be used" if event.permanent else "is lost"
-            self._tell(event.at, f"{event.host} {how}: {first_line(event.error)}")
+            why = first_line(event.error).removeprefix(f"{event.host}: ")
+            self._tell(event.at, f"{event.host} {how}: {why}")
         elif isinstance(event, HostUp):
             self.slots[event.host] = event.slots
 

@@ -67,11 +67,11 @@ class ManualClock:
             raise ValueError(f"seconds={seconds!r}: a clock goes forward only")
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError("use `with ManualClock() as clock:` on the event loop whose clock it is")
+        await self._take_turns()  # who was started a moment ago sets his timers by the clock as it is
         until = self._ahead + seconds
         while self._ahead < until:
-            self._ahead = min(until, max(self._ahead, self._ahead + self._until_next_timer()))
+            self._ahead = min(until, self._ahead + self._until_next_timer())
             await self._take_turns()
-        await self._take_turns()
 
     def _until_next_timer(self) -> float:
         """Seconds until something is due; a little more than nothing, so that the clock goes on in any case."""

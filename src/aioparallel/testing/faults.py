@@ -83,8 +83,7 @@ class Once:
     fault: Fault
 
     def __call__(self, call: Callable[[], Any]) -> Any:
-        here = current_call()
-        return self.fault(call) if here is None or here.attempt == 1 else call()
+        return self.fault(call) if current_call().attempt == 1 else call()
 
 
 class Faulty:

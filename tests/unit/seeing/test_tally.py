@@ -60,7 +60,7 @@ def test_hosts() -> None:
     tally = Tally()
     tally(HostUp(1.0, "node1", 4))
     tally(HostLost(2.0, "node1", OSError("no route\nmore"), False))
-    tally(HostLost(3.0, "node2", OSError("refused"), True))
+    tally(HostLost(3.0, "node2", OSError("node2: refused"), True))
     assert [text for _, text in tally.news] == ["node1 is lost: no route", "node2 cannot be used: refused"]
     assert tally.slots == {"node1": 4}
 

@@ -24,9 +24,7 @@ from tests.tools import until
 
 
 def fetch(url: str, *, depth: int = 0) -> str:
-    here = current_call()
-    assert here is not None
-    return f"{url} {depth} {here.attempt}"
+    return f"{url} {depth} {current_call().attempt}"
 
 
 async def test_the_test_ends_calls() -> None:
