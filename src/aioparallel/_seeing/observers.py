@@ -47,7 +47,7 @@ class Observers:
     """Who observes a pool. An observer that fails is named in the log once, and told nothing more."""
 
     def __init__(self) -> None:
-        self._all: dict[Observation, Observer] = {}
+        self._all: tuple[tuple[Observation, Observer], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self._all)
@@ -57,16 +57,16 @@ class Observers:
         if not callable(observer):
             raise TypeError(f"observe takes a function of one argument, the event; {observer!r} cannot be called")
         observation = Observation(self)
-        self._all[observation] = observer
+        self._all = (*self._all, (observation, observer))
         return observation
 
     def drop(self, observation: Observation) -> None:
         """Tell somebody nothing more."""
-        self._all.pop(observation, None)
+        self._all = tuple(pair for pair in self._all if pair[0] is not observation)
 
     def tell(self, event: Event) -> None:
         """Something has happened."""
-        for observation, observer in list(self._all.items()):
+        for observation, observer in self._all:  # those that there are now, whatever they do
             try:
                 observer(event)
             except Exception:
