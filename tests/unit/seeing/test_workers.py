@@ -24,8 +24,8 @@ def test_memory() -> None:
 async def test_processes(tmp_path: object) -> None:
     """Each worker process is told of with its process and its memory."""
     async with ProcessExecutor(2, name="cpu") as pool:
-        await until(lambda: pool.status().workers == 2)
-        workers = await until(lambda: [each for each in pool.status(per_worker=True).per_worker if each.pid])
+        await until(lambda: all(each.pid for each in pool.status(per_worker=True).per_worker))
+        workers = pool.status(per_worker=True).per_worker
         assert [worker.name for worker in workers] == ["cpu-0", "cpu-1"]
         assert len({worker.pid for worker in workers}) == 2
         assert all(worker.memory is None or worker.memory > 1_000_000 for worker in workers)
