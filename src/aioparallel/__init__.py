@@ -3,10 +3,10 @@
 The layers, each of which imports only what stands below it::
 
     cli  joblib                      the command line; joblib on the executors of `blocking`
-    blocking  testing                other doors, built on this face
+    blocking  events  testing        other doors, built on this face
     _verbs                           what users say: decorators, maps, ambient executors
     _executors                       where calls run: one file for each kind of pool
-    _workers                         what executors place calls on
+    _workers, _seeing                what executors place calls on; observers, board and trace
     _futures, _policy                the future; the decisions, without waiting, clocks or I/O
     _model                           the vocabulary: calls, options, records, errors, contracts
     _child                           what runs in workers: the standard library and cloudpickle
@@ -55,9 +55,11 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from ._model.hosts import Host, SshSettings
-    from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus
+    from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus, RunningCall, WorkerStatus
     from ._model.options import Backups, Retry
     from ._policy.placement import LeastLoaded, RoundRobin, WeightedRandom
+    from ._seeing.board import Board, watch
+    from ._seeing.trace import Trace
     from ._verbs.ambient import aclose, configure
     from ._verbs.current import check_cancelled, current_call
     from ._verbs.distribute import Distributed, distribute
@@ -88,9 +90,11 @@ _NAMES = {
     "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
     "_model.hosts": "Host SshSettings",
-    "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus",
+    "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus RunningCall WorkerStatus",
     "_model.options": "Backups Retry",
     "_policy.placement": "LeastLoaded RoundRobin WeightedRandom",
+    "_seeing.board": "Board watch",
+    "_seeing.trace": "Trace",
     "_verbs.ambient": "aclose configure",
     "_verbs.current": "check_cancelled current_call",
     "_verbs.distribute": "Distributed distribute",
@@ -107,6 +111,7 @@ _HOMES = {name: f"{__name__}.{module}" for module, names in _NAMES.items() for n
 __all__ = [
     "AioParallelError",
     "Backups",
+    "Board",
     "CallCancelledError",
     "CallExitedError",
     "CallInfo",
@@ -139,6 +144,7 @@ __all__ = [
     "RemoteTraceback",
     "Retry",
     "RoundRobin",
+    "RunningCall",
     "SerialExecutor",
     "SmartFuture",
     "SshSettings",
@@ -147,9 +153,11 @@ __all__ = [
     "Stream",
     "TaskTimeoutError",
     "ThreadExecutor",
+    "Trace",
     "WeightedRandom",
     "WorkerLostError",
     "WorkerStartError",
+    "WorkerStatus",
     "aclose",
     "check_cancelled",
     "configure",
@@ -162,6 +170,7 @@ __all__ = [
     "split_eval",
     "wait_all",
     "wait_any",
+    "watch",
 ]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, NoReturn
@@ -63,6 +64,11 @@ def write(log: Log, line: object) -> object:
 
 def fail(message: str = "no luck", code: int = 7) -> NoReturn:
     raise JobError(message, code)
+
+
+def kill_me() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it survived")
 
 
 async def fail_async() -> NoReturn:

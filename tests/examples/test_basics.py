@@ -29,6 +29,24 @@ SHOWN = {
         "one of two awaiters is gone; running: True",
         "both are gone; running: False",
     ],
+    "documentation_crawler": [
+        "pages: 9 all modules: True",
+        "each once: True",
+        "links that lead nowhere: True",
+        "refused and asked again: True",
+        "the word 'decoder' was found: True",
+    ],
+    "word_squares": [
+        "found: True searches that were stopped: True",
+        "it reads the same down: True",
+        "squares in all: 542",
+    ],
+    "remote_sweep": [
+        "all parameters: True",
+        "as computed here: True",
+        "the host that vanished is in the trace: True",
+        "hosts in the trace: 3",
+    ],
     "streams": [
         "the first prime number above 30 is 31",
         "] the generator was closed",

@@ -18,11 +18,11 @@ LAYERS = [
     {"_child"},
     {"_model"},
     {"_futures", "_policy"},
-    {"_workers"},
+    {"_workers", "_seeing"},
     {"_executors"},
     {"_verbs"},
     {PACKAGE},  # the face: it re-exports the layers below it
-    {"blocking", "testing"},
+    {"blocking", "events", "testing"},
     {"cli", "joblib"},  # on the hosts of `testing`, and on the executors of `blocking`
     {"__main__"},
 ]

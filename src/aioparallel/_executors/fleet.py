@@ -385,6 +385,8 @@ class Fleet(Workers):
         permanent = isinstance(error, HostError) and error.permanent
         member.state = HostState.FAILED if permanent else HostState.WAITING
         _log.warning("%s: %s", self.pool.name, error)
+        if self.pool._observers:
+            self.pool._observers.host_lost(member.host.name, error, permanent)
         self._news.tell()
 
     def _look_whether_any_is_left(self) -> None:
@@ -508,6 +510,8 @@ class Fleet(Workers):
             member.state = HostState.UP
             member.failures = 0
             member.error = None
+            if self.pool._observers:
+                self.pool._observers.host_up(member.host.name, member.slots)
         self._last_up = math.inf
         super().worker_ready(carrier)
         if self._waits_for_all:

@@ -94,6 +94,7 @@ class MappingExecutor(LocalExecutor):
         future: SmartFuture[Ended] = SmartFuture(call, run.loop)
         call.future = future
         self._batches[call] = batch, give_back
+        call.give_back = give_back  # it says that the call is a chunk
         future._watch(lambda _: self._chunk_ended(run, call, future))
         self._enqueue(run, call)
         self._look_later(run)
@@ -101,6 +102,7 @@ class MappingExecutor(LocalExecutor):
 
     def _chunk_ended(self, run: Run, call: Call, future: SmartFuture[Ended]) -> None:
         self._batches.pop(call, None)
+        call.give_back = None
         if future._succeeded():
             values, failures = future.result()
             counts = run.ledger.counts  # which has one for the chunk as a whole

@@ -31,7 +31,7 @@ from .._futures.smart import SmartFuture
 from .._futures.supervisor import Supervisor
 from .._model.call import Call, Phase, function_name, plain_function
 from .._model.errors import ExecutorClosedError, PoolFullError
-from .._model.info import PoolStatus
+from .._model.info import PoolStatus, WorkerStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .._policy.ledger import Ledger
 from .._policy.steps import Halt, Instruction, Pause, Place, Retire, Settle, Spawn, Suspend, Verdict, WorkerEnd
@@ -39,6 +39,11 @@ from .admission import Admissions
 from .stream import LocalSteps, Stream
 
 if TYPE_CHECKING:
+    from os import PathLike
+
+    from .._model.events import Observer
+    from .._seeing.observers import Observation, Observers
+    from .._seeing.trace import Trace
     from .mapoptions import Errors, MapKeywords
     from .mapping import ParallelMap
 
@@ -117,6 +122,8 @@ class Executor(ABC):
 
     kind: str
     """The name of the :class:`~aioparallel.Method` that runs calls here."""
+    _observers: Observers | None = None
+    """Made when somebody observes; until then nothing is paid for that."""
 
     def __init__(self, *, name: str | None = None, max_pending: float = math.inf, grace: float = 5.0) -> None:
         if not max_pending >= 1:
@@ -347,12 +354,20 @@ class Executor(ABC):
         run = self._run
         return 0 if run is None else run.pending + run.ledger.placed + len(run.waiting)
 
-    def status(self) -> PoolStatus:
-        """How the executor stands; only looks.
+    def status(self, *, per_worker: bool = False) -> PoolStatus:
+        """How the executor stands; only looks. May be used from any thread.
+
+        Args:
+            per_worker: Say also of each worker how it stands, and what it runs since when.
 
         Returns:
             A frozen record: workers, calls by state, how long they take, deaths.
         """
+        each: tuple[WorkerStatus, ...] = ()
+        if per_worker:
+            from .._seeing.workers import workers_of
+
+            each = workers_of(self)
         ledger = Ledger() if self._run is None else self._run.ledger
         running = ledger.running
         waiting = 0 if self._run is None else len(self._run.waiting) + len(self._run.arriving)
@@ -373,7 +388,67 @@ class Executor(ABC):
             deaths=counts.deaths,
             p50=ledger.latencies.quantile(0.5),
             p95=ledger.latencies.quantile(0.95),
+            per_worker=each,
         )
+
+    def observe(self, observer: Observer) -> Observation:
+        """Have somebody told what happens here: to calls, workers and hosts.
+
+        It may be asked for before the executor is opened, and holds when it is opened again. Nothing is paid for it
+        when nobody observes.
+
+        Args:
+            observer: A function of one argument, the event: a record of :mod:`aioparallel.events`. It is called on the
+                event loop's thread, in the middle of things: it should be quick. One that raises is named in the
+                log, and told nothing more.
+
+        Returns:
+            The observation, which ends by its ``close()``, or with a ``with`` block.
+
+        Raises:
+            TypeError: It cannot be called.
+
+        Example:
+            ::
+
+                events = []
+                with pool.observe(events.append):
+                    await pool.submit(pow, 2, 10)
+        """
+        from .._seeing.observers import Observers
+
+        if self._observers is None:
+            self._observers = Observers()
+        return self._observers.add(observer)
+
+    def trace(self, target: str | PathLike[str] | Trace) -> Trace:
+        """Write down what happens, for Perfetto, ``chrome://tracing`` and ``aioparallel report``.
+
+        The file is complete when the executor has been closed, or the trace. It can be read at any time, also after
+        a crash: what is missing then is the last second.
+
+        Args:
+            target: Where to: a path, whose file is compressed if it ends in ``.gz``; or the trace of another
+                executor, to have both in one.
+
+        Returns:
+            The trace, which may be closed earlier by its ``close()``, or with a ``with`` block.
+
+        Raises:
+            OSError: The file cannot be written.
+
+        Example:
+            ::
+
+                async with ProcessExecutor() as pool:
+                    pool.trace("run.json.gz")
+                    await pool.map(crunch, items)
+        """
+        from .._seeing.trace import Trace
+
+        trace = target if isinstance(target, Trace) else Trace(target)
+        trace.watch(self)
+        return trace
 
     def __repr__(self) -> str:
         if self._run is None:
@@ -461,8 +536,12 @@ class Executor(ABC):
         run = self._run
         assert run is not None, "set before the supervisor's task first runs"
         try:
+            if self._observers:
+                self._observers.opened(self.name, self.kind)
             await self._try_open(run)
             run.opened = True
+            if self._observers:
+                self._observers.crews_started(run.ledger.seats)
             supervisor.set_ready()
             self._pump(run)
             await run.close_asked.wait()
@@ -497,9 +576,14 @@ class Executor(ABC):
         for seat in run.ledger.seats:
             for call in seat.held.values():
                 if call.phase is not Phase.SETTLED:
+                    if self._observers and not call.future.done():
+                        self._observers.ended(call, Verdict.CANCELLED, None)
                     call.future._set_cancelled("its executor was closed before it stopped")
         if self._run is run:
             self._run = None
+            if self._observers:
+                self._observers.crews_ended(run.ledger.seats)
+                self._observers.closed(self.name)
 
     def _end_unqueued(self, run: Run) -> None:
         """End what has not come to the ledger: cancelled, or failed as what has come there, if no worker can start."""
@@ -683,12 +767,18 @@ class Executor(ABC):
         call.settled_at = time.time()
         run.ledger.counts.failed += 1
         run.admissions.end(call)
+        if self._observers:
+            self._observers.ended(call, Verdict.FAILED, error)
         call.future._set_exception(error)
         run.quiet.set()
 
     def _enqueue(self, run: Run, call: Call) -> None:
+        if self._observers:
+            self._observers.queued(call)
         place = run.ledger.place_at_once(call)
         if place is not None:
+            if self._observers:
+                self._observers.placed(place)
             self._place(run, place)
             return
         try:
@@ -722,6 +812,8 @@ class Executor(ABC):
     def _carry_out(self, run: Run, steps: list[Instruction]) -> None:
         for step in steps:
             if type(step) is Place:
+                if self._observers:
+                    self._observers.placed(step)
                 self._place(run, step)
             elif type(step) is Settle:
                 self._settle(run, step)
@@ -730,6 +822,8 @@ class Executor(ABC):
             elif type(step) is Spawn:
                 self._spawn(run, step)
             elif type(step) is Pause:
+                if self._observers:
+                    self._observers.paused(step)
                 run.admissions.pause(step.call, step.error)
                 run.loop.call_later(step.seconds, self._resume, run, step.call)
             elif type(step) is Retire:
@@ -743,6 +837,8 @@ class Executor(ABC):
                 run.admissions.end(call, value if verdict is Verdict.FAILED else None)
             call.args = call.kwargs = call.payload = call.context = None  # type: ignore[assignment]
             call.settled_at = call.settled_at or time.time()
+            if self._observers:
+                self._observers.ended(call, verdict, value)
             future = call.future
             del call.future  # it refers to the call: both would wait for the garbage collector
             if verdict is Verdict.OK:

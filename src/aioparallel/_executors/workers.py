@@ -201,6 +201,8 @@ class Workers:
     def worker_ready(self, carrier: Carrier) -> None:
         """A worker has started, and takes calls."""
         self.run.ledger.ready(carrier.seat)
+        if self.pool._observers:
+            self.pool._observers.worker_started(carrier.seat)
         self.pool._pump(self.run)
         self.run.quiet.set()  # there may be room in the queue
 
@@ -247,7 +249,13 @@ class Workers:
             error.ended = ended.get(call.seq) if call is not None else None
             return error
 
-        self.pool._carry_out(self.run, self.run.ledger.gone(carrier.seat, running, lost, time.time()))
+        deaths = self.run.ledger.counts.deaths
+        ran = next((carrier.seat.held[number] for number in running if number in carrier.seat.held), None)
+        steps = self.run.ledger.gone(carrier.seat, running, lost, time.time())
+        if self.pool._observers:
+            asked = self.run.closing or self.run.ledger.counts.deaths == deaths
+            self.pool._observers.process_ended(carrier, gone, ran, asked=asked)
+        self.pool._carry_out(self.run, steps)
         self.pool._pump(self.run)
 
     def _recover(self, carrier: Carrier, number: int) -> Any:

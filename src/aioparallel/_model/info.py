@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-__all__ = ["CallInfo", "CallState", "CurrentCall", "Method", "Outcome", "PoolStatus"]
+__all__ = [
+    "CallInfo",
+    "CallState",
+    "CurrentCall",
+    "Method",
+    "Outcome",
+    "PoolStatus",
+    "RunningCall",
+    "WorkerStatus",
+]
 
 T = TypeVar("T")
 
@@ -114,6 +123,54 @@ class Outcome(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class RunningCall:
+    """A call that a worker runs.
+
+    Attributes:
+        id: The number of its future.
+        name: The function's name, or the call's own.
+        attempt: 1 for the first time.
+        begun_at: When it began (``time.time``).
+        stopping: Whether it is being stopped, because it was cancelled or its time is up.
+    """
+
+    id: int
+    name: str
+    attempt: int
+    begun_at: float
+    stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """How a worker stands, at one moment. The threads, or tasks, of an executor count as one worker that is wide.
+
+    Attributes:
+        name: Its name.
+        host: The machine it is on; ``None`` for this one.
+        index: Its place in the pool; a replacement gets the same one.
+        pid: Its process; ``None`` if it has none of its own, or none yet.
+        state: ``starting``, ``ready`` or ``retiring``.
+        width: How many calls it runs at a time.
+        running: What it runs, what began first in front.
+        waiting: Calls that were sent to it and have not begun.
+        ended: Calls that it has ended.
+        memory: What its process holds now, in bytes; ``None`` where that cannot be seen.
+    """
+
+    name: str
+    host: str | None
+    index: int
+    pid: int | None
+    state: str
+    width: int = 1
+    running: tuple[RunningCall, ...] = ()
+    waiting: int = 0
+    ended: int = 0
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatus:
     """How an executor stands, at one moment.
 
@@ -133,6 +190,7 @@ class PoolStatus:
         deaths: Workers that died unasked.
         p50: Median time from beginning to end, in seconds; ``None`` before anything ended.
         p95: The same for 95 of 100 calls.
+        per_worker: How each worker stands, if that was asked for.
     """
 
     name: str
@@ -145,8 +203,10 @@ class PoolStatus:
     cancelled: int
     retried: int = 0
     backups: int = 0
+    backups_won: int = 0
     deaths: int = 0
     p50: float | None = None
     p95: float | None = None
     backups_won: int = 0
     backup_seconds: float = 0.0
+    per_worker: tuple[WorkerStatus, ...] = field(default=(), repr=False)

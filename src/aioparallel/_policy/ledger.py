@@ -577,11 +577,11 @@ class Ledger:
     def _pause(self, call: Call, seconds: float, error: BaseException, turn: _Turn) -> None:
         call.phase = Phase.PAUSED
         call.stop = None
-        call.begun_at = None
+        begun_at, call.begun_at = call.begun_at, None
         self._paused.add(call)
         self.queued += 1
         self.counts.retried += 1
-        turn.steps.append(Pause(call, seconds, error))
+        turn.steps.append(Pause(call, seconds, error, begun_at))
 
     def _halt(self, call: Call, why: Stop) -> list[Instruction]:
         already, call.stop = call.stop, min(call.stop or why, why)

@@ -63,11 +63,12 @@ class Retire:
 
 @dataclass(slots=True)
 class Pause:
-    """Resume this call in the ledger after so many seconds; this is what it failed with."""
+    """Resume this call in the ledger after so many seconds; this is what it failed with, and when that had begun."""
 
     call: Call
     seconds: float
     error: BaseException
+    begun_at: float | None = None
 
 
 @dataclass(slots=True)

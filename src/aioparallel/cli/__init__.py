@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "measure the Python files of a folder with all CPUs, and compare with one",
     "doctor": "check remote hosts, each phase of each, and say how to mend what fails",
     "hosts": "list the hosts that a file names",
+    "report": "make a page of HTML of what pool.trace() has written",
 }
 
 EPILOG = "exit codes: 0 done, 1 a host cannot be used (doctor), 2 wrong arguments, 130 interrupted"

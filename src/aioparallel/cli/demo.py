@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import io
 import json
 import os
 import sysconfig
 from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from time import perf_counter
 from typing import TypeAlias, TypeVar
 
@@ -25,15 +26,17 @@ from aioparallel import (
     RemoteExecutor,
     SmartFuture,
     ThreadExecutor,
+    Trace,
     wait_any,
+    watch,
 )
 from aioparallel._child.cpus import available_cpus
 
 from . import CommandError, show
 from .analysis import FileMeasure, measure_sources
 from .files import Failure, batches, find_files, read_files
+from .findings import Report, Timings, as_json, as_text
 from .progress import Progress
-from .report import Report, Timings, as_json, as_text
 
 __all__ = ["add_arguments", "run"]
 
@@ -54,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=_positive, metavar="N", help="worker processes (default: the CPUs there are)")
     parser.add_argument(
         "--top", type=_positive, default=10, metavar="N", help="how many each ranking shows (default: 10)"
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="show on a board what runs where, in place of the progress"
+    )
+    parser.add_argument(
+        "--trace", metavar="FILE", help="write what happens to FILE, for Perfetto and `aioparallel report`"
     )
 
 
@@ -99,11 +108,17 @@ async def _in_parallel(
     """Read in threads, then measure in processes; say also how many processes that were."""
     files = sum(map(len, groups))
     with _timed(seconds, "parallel"):
-        async with ThreadExecutor(THREADS) as threads, _workers(options) as processes:
-            with _timed(seconds, "read"), Progress("Reading", files) as progress:
+        async with (
+            ThreadExecutor(THREADS) as threads,
+            _workers(options) as processes,
+            watch(threads, processes) if options.watch else nullcontext(),
+        ):
+            if options.trace:
+                processes.trace(_trace(threads, options.trace))
+            with _timed(seconds, "read"), _progress("Reading", files, options) as progress:
                 reads = {threads.submit(read_files, folder, group): group for group in groups}
                 sources = await _all(reads, progress)
-            with _timed(seconds, "measure"), Progress("Measuring", files) as progress:
+            with _timed(seconds, "measure"), _progress("Measuring", files, options) as progress:
                 measures = {
                     processes.submit(measure_sources, group, options.top): [source.path for source in group]
                     for group in sources
@@ -124,6 +139,18 @@ async def _workers(options: argparse.Namespace) -> AsyncGenerator[Executor]:
 
     async with ssh_host(slots=options.workers or available_cpus()) as host, RemoteExecutor([host]) as pool:
         yield pool
+
+
+def _trace(pool: ThreadExecutor, path: str) -> Trace:
+    try:
+        return pool.trace(path)
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _progress(doing: str, files: int, options: argparse.Namespace) -> Progress:
+    """Nobody needs two who draw on one terminal."""
+    return Progress(doing, files, io.StringIO() if options.watch else None)
 
 
 async def _all(calls: Mapping[SmartFuture[list[T | Failure]], Batch], progress: Progress) -> list[list[T | Failure]]:

@@ -45,6 +45,20 @@ def test_json_is_all_that_standard_output_gets(folder: Path, capsys: pytest.Capt
     assert "Reading: 3 of 3 files\nMeasuring: 3 of 3 files\nOnce more, serially: 3 of 3 files\n" in err
 
 
+def test_watched_and_traced(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --watch there is a board in place of the progress, and with --trace a trace of both executors."""
+    trace = tmp_path / "demo.json"
+    assert main(["demo", str(folder), "--watch", "--trace", str(trace), "--workers", "1"]) == 0
+    err = capsys.readouterr().err
+    assert "thread: " in err
+    assert "process: " in err
+    assert "Reading:" not in err
+    names = {event["name"] for event in json.loads(trace.read_text()) if event["ph"] == "X"}
+    assert names == {"read_files", "measure_sources"}
+    assert main(["demo", str(folder), "--trace", str(folder)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
 def test_the_times_are_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each stage took some time, the whole took no less than its stages, and the speed-up is what follows from them."""
     main(["demo", str(folder), "--json"])

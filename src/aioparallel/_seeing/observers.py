@@ -1,0 +1,198 @@
+"""Those who observe one pool, and how calls are told of to them.
+
+Nothing here is imported, and no record is made, before somebody observes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from .._model.call import Call, Stop
+from .._model.events import (
+    CallEnded,
+    CallPlaced,
+    CallQueued,
+    CallRetried,
+    Event,
+    HostLost,
+    HostUp,
+    Observer,
+    PoolClosed,
+    PoolOpened,
+    WorkerEnded,
+    WorkerStarted,
+)
+
+if TYPE_CHECKING:
+    from .._policy.seats import Seat
+    from .._policy.steps import Pause, Place
+    from .._workers.station import Carrier, Gone
+
+__all__ = ["Observation", "Observers", "how_it_ended"]
+
+OUTCOMES = ("done", "failed", "cancelled")
+"""In the order of the ledger's verdicts."""
+
+WHY = {None: "in", Stop.CANCEL: "to cancel", Stop.TIMEOUT: "as time was up for"}
+"""What a worker's end has to do with the call that it ran."""
+
+_log = logging.getLogger("aioparallel")
+
+
+class Observers:
+    """Who observes a pool. An observer that fails is named in the log once, and told nothing more."""
+
+    def __init__(self) -> None:
+        self._all: tuple[tuple[Observation, Observer], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    def add(self, observer: Observer) -> Observation:
+        """Tell somebody, from now on."""
+        if not callable(observer):
+            raise TypeError(f"observe takes a function of one argument, the event; {observer!r} cannot be called")
+        observation = Observation(self)
+        self._all = (*self._all, (observation, observer))
+        return observation
+
+    def drop(self, observation: Observation) -> None:
+        """Tell somebody nothing more."""
+        self._all = tuple(pair for pair in self._all if pair[0] is not observation)
+
+    def tell(self, event: Event) -> None:
+        """Something has happened."""
+        for observation, observer in self._all:  # those that there are now, whatever they do
+            try:
+                observer(event)
+            except Exception:
+                self.drop(observation)
+                _log.exception("the observer %r failed at %s, and is told nothing more", observer, type(event).__name__)
+
+    # Calls
+
+    def queued(self, call: Call) -> None:
+        """A call waits for a worker."""
+        self.tell(CallQueued(time.time(), call.future.id, call.name))
+
+    def placed(self, step: Place) -> None:
+        """Calls are sent to a worker."""
+        now, worker, host = time.time(), str(step.seat), step.seat.site.name
+        for call in step.calls:
+            backup = call.race is not None and call.race.call is not call
+            self.tell(CallPlaced(now, call.future.id, call.name, worker, host, call.attempts, backup))
+
+    def paused(self, step: Pause) -> None:
+        """An attempt has failed."""
+        call = step.call
+        where = str(call.worker), call.worker.site.name
+        self.tell(
+            CallRetried(
+                time.time(), call.future.id, call.name, *where, call.attempts, step.begun_at, step.seconds, step.error
+            )
+        )
+
+    def ended(self, call: Call, verdict: int, value: Any) -> None:
+        """A call has ended; its future is still there, but does not know it yet."""
+        worker, race, outcome = call.worker, call.race, OUTCOMES[verdict]
+        self.tell(
+            CallEnded(
+                call.settled_at or time.time(),
+                call.future.id,
+                call.name,
+                None if worker is None else str(worker),
+                None if worker is None else worker.site.name,
+                outcome,
+                call.attempts,
+                0 if race is None else race.number,
+                race is not None and race.winner not in (None, call),
+                len(value[0]) if call.give_back is not None and outcome == "done" else 1,
+                call.queued_at,
+                call.begun_at,
+                call.duration,
+                value if outcome == "failed" else None,
+            )
+        )
+
+    # Workers and hosts
+
+    def worker_started(self, seat: Seat) -> None:
+        """A worker takes calls."""
+        pid = getattr(seat.carrier, "pid", None)
+        self.tell(WorkerStarted(time.time(), str(seat), seat.site.name, seat.index, pid, seat.width))
+
+    def worker_ended(self, seat: Seat, asked: bool, reason: str, call: int | None, max_rss: int | None) -> None:
+        """A worker has ended."""
+        pid = getattr(seat.carrier, "pid", None)
+        self.tell(WorkerEnded(time.time(), str(seat), seat.site.name, seat.index, pid, asked, reason, call, max_rss))
+
+    def process_ended(self, carrier: Carrier, gone: Gone, call: Call | None, *, asked: bool) -> None:
+        """A worker process has ended, in this call if it ran one."""
+        reason = how_it_ended(gone)
+        if carrier.start_failure:
+            reason = f"could not be set up: {carrier.start_failure.rstrip().rpartition(chr(10))[2]}"
+        elif call is not None:
+            reason += f" {WHY[call.stop]} {call.name}"
+        self.worker_ended(carrier.seat, asked, reason, None if call is None else call.future.id, gone.max_rss)
+
+    def crews_started(self, seats: Iterable[Seat]) -> None:
+        """Workers have started that are none of their own: they stand for all threads, tasks or places of a pool."""
+        for seat in seats:
+            if isinstance(seat.carrier, str):
+                self.worker_started(seat)
+
+    def crews_ended(self, seats: Iterable[Seat]) -> None:
+        """The pool is closed, and with it what stands for all of it."""
+        for seat in seats:
+            if isinstance(seat.carrier, str):
+                self.worker_ended(seat, True, "the executor was closed", None, None)
+
+    def host_up(self, host: str, slots: int) -> None:
+        """A host takes calls."""
+        self.tell(HostUp(time.time(), host, slots))
+
+    def host_lost(self, host: str, error: BaseException, permanent: bool) -> None:
+        """A host cannot be used."""
+        self.tell(HostLost(time.time(), host, error, permanent))
+
+    def opened(self, pool: str, kind: str) -> None:
+        """The pool was opened."""
+        self.tell(PoolOpened(time.time(), pool, kind))
+
+    def closed(self, pool: str) -> None:
+        """The pool was closed."""
+        self.tell(PoolClosed(time.time(), pool))
+
+
+class Observation:
+    """That somebody observes: it ends by :meth:`close`, or with its ``with`` block."""
+
+    def __init__(self, observers: Observers) -> None:
+        self._observers = observers
+
+    def close(self) -> None:
+        """End it. Ending it twice does nothing."""
+        self._observers.drop(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def how_it_ended(gone: Gone) -> str:
+    """How a worker process ended, in words."""
+    if gone.out_of_memory:
+        return f"out of memory ({gone.out_of_memory})"
+    if gone.signal is not None:
+        return f"killed by {gone.signal}"
+    if gone.exitcode is not None:
+        return f"exit code {gone.exitcode}"
+    return "lost with its host or agent"

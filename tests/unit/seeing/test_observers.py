@@ -1,0 +1,83 @@
+"""Observers: what they are told of calls and workers, and that nothing is made before somebody observes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from aioparallel import SerialExecutor, ThreadExecutor
+from aioparallel._seeing.observers import Observers, how_it_ended
+from aioparallel._workers.station import Gone
+from aioparallel.events import CallEnded, CallQueued, Event
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"signal": "SIGKILL"}, "killed by SIGKILL"),
+        ({"exitcode": 3}, "exit code 3"),
+        ({"signal": "SIGKILL", "oom": "the group's limit"}, "out of memory (the group's limit)"),
+        (None, "lost with its host or agent"),
+    ],
+)
+def test_how_a_worker_ended(message: dict[str, Any] | None, words: str) -> None:
+    """The most telling thing that is known of a worker's end comes first."""
+    assert how_it_ended(Gone(message)) == words
+
+
+def test_nobody_observes() -> None:
+    """Observers are true as long as there is one."""
+    observers = Observers()
+    assert not observers
+    observation = observers.add(print)
+    assert observers
+    observation.close()
+    assert not observers
+
+
+def test_nothing_is_imported_before_somebody_observes() -> None:
+    """A program that does not observe imports nothing of this."""
+    code = (
+        "import asyncio, sys; from aioparallel import SerialExecutor\n"
+        "async def main():\n"
+        "    async with SerialExecutor() as pool: await pool.submit(pow, 2, 2); pool.status()\n"
+        "asyncio.run(main())\n"
+        "print([name for name in sys.modules if '_seeing' in name or name.endswith('events')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "aioparallel" not in done.stdout
+
+
+async def test_observers_of_a_call_that_fails_before_it_is_queued() -> None:
+    """A call whose arguments fail was never queued, and ends as failed."""
+    events: list[Event] = []
+    async with ThreadExecutor(1) as pool:
+        bad = pool.submit(divmod, 1, 0)
+        with pytest.raises(ZeroDivisionError):
+            await bad
+        with pool.observe(events.append), pytest.raises(ZeroDivisionError):
+            await pool.submit(abs, pool.submit(divmod, 1, 0))
+    inner, outer = (event for event in events if isinstance(event, CallEnded))
+    assert (inner.name, outer.name) == ("divmod", "abs")
+    assert (outer.outcome, outer.worker, outer.attempts) == ("failed", None, 0)
+    assert [event.name for event in events if isinstance(event, CallQueued)] == ["divmod"]
+
+
+async def test_observer_that_leaves_while_it_is_told() -> None:
+    """An observer may end its own observation, and add another."""
+    seen: list[str] = []
+    async with SerialExecutor() as pool:
+
+        def once(event: Event) -> None:
+            seen.append("once")
+            observation.close()
+            pool.observe(lambda event: seen.append("again"))
+
+        observation = pool.observe(once)
+        await pool.submit(pow, 2, 2)
+        await pool.submit(pow, 2, 2)
+    assert seen.count("once") == 1
+    assert seen.count("again") >= 5
