@@ -79,7 +79,7 @@ async def test_exceptions_are_not_shared(kind: Kind, pool: Any) -> None:
 
 
 async def _error(future: SmartFuture[Any]) -> Any:
-    with pytest.raises(Exception) as caught:  # noqa: PT011: whatever it is
+    with pytest.raises(Exception) as caught:  # PT011: whatever it is
         await future
     return caught.value
 

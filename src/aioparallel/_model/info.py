@@ -207,6 +207,5 @@ class PoolStatus:
     deaths: int = 0
     p50: float | None = None
     p95: float | None = None
-    backups_won: int = 0
     backup_seconds: float = 0.0
     per_worker: tuple[WorkerStatus, ...] = field(default=(), repr=False)
