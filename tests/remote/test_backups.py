@@ -71,7 +71,7 @@ async def test_items_of_maps(hosts: list[SshHost], tmp_path: Path) -> None:
     async with RemoteExecutor(hosts, backups=SOON) as pool:
         results = await pool.map(straggle_at_three, range(8), args=(log,), idempotent=True)
         assert results == list(range(8))
-        assert pool.status().backups_won == 1
+        assert pool.status().backups_won >= 1
 
 
 def straggle_at_three(item: int, log: Log) -> int:
