@@ -83,10 +83,13 @@ def straggle_at_three(item: int, log: Log) -> int:
 async def test_only_idempotent_calls(hosts: list[SshHost], tmp_path: Path) -> None:
     """A call without ``idempotent=True`` is never copied, however late it is."""
     async with RemoteExecutor(hosts, backups=Backups(after=0.01, interval=0.01, max_extra=10)) as pool:
-        call = pool.submit(nap, 0.3)
-        await pool.options(idempotent=True).submit(nap, 0.3)
-        await call
-        assert (call.info.copies, pool.status().backups) == (0, 1)
+        await until(lambda: pool.status().workers == 3)
+        unsafe = pool.submit(nap, 0.5)
+        safe = pool.options(idempotent=True).submit(nap, 0.5)
+        await unsafe
+        await safe
+        assert unsafe.info.copies == 0
+        assert safe.info.copies == pool.status().backups > 0
 
 
 async def test_slots_of_losers_are_free_again(hosts: list[SshHost], tmp_path: Path) -> None:
