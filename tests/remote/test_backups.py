@@ -50,7 +50,7 @@ async def test_straggler(hosts: list[SshHost], tmp_path: Path) -> None:
     """A copy on another host gives the result of a call that hangs, and the straggler is killed."""
     log = Log(str(tmp_path / "log"))
     async with RemoteExecutor(hosts, backups=SOON) as pool:
-        await until(lambda: pool.status().workers == 3)
+        await until(lambda: all(host.state == "up" for host in pool.hosts))
         call = pool.options(idempotent=True).submit(straggle, log)
         winner = await call
         straggler, copy = pids(log)
@@ -71,7 +71,7 @@ async def test_items_of_maps(hosts: list[SshHost], tmp_path: Path) -> None:
     async with RemoteExecutor(hosts, backups=SOON) as pool:
         results = await pool.map(straggle_at_three, range(8), args=(log,), idempotent=True)
         assert results == list(range(8))
-        assert pool.status().backups_won == 1
+        assert pool.status().backups_won >= 1
 
 
 def straggle_at_three(item: int, log: Log) -> int:
@@ -83,10 +83,13 @@ def straggle_at_three(item: int, log: Log) -> int:
 async def test_only_idempotent_calls(hosts: list[SshHost], tmp_path: Path) -> None:
     """A call without ``idempotent=True`` is never copied, however late it is."""
     async with RemoteExecutor(hosts, backups=Backups(after=0.01, interval=0.01, max_extra=10)) as pool:
-        call = pool.submit(nap, 0.3)
-        await pool.options(idempotent=True).submit(nap, 0.3)
-        await call
-        assert (call.info.copies, pool.status().backups) == (0, 1)
+        await until(lambda: all(host.state == "up" for host in pool.hosts))
+        unsafe = pool.submit(nap, 0.5)
+        safe = pool.options(idempotent=True).submit(nap, 0.5)
+        await unsafe
+        await safe
+        assert unsafe.info.copies == 0
+        assert safe.info.copies == pool.status().backups > 0
 
 
 async def test_slots_of_losers_are_free_again(hosts: list[SshHost], tmp_path: Path) -> None:
@@ -96,7 +99,7 @@ async def test_slots_of_losers_are_free_again(hosts: list[SshHost], tmp_path: Pa
         await pool.options(idempotent=True).submit(straggle, log, 2)
         calls = [pool.submit(os.getpid) for _ in range(30)]
         assert not set(pids(log)[:2]) & {await call for call in calls}
-        await until(lambda: pool.status().workers == 3)
+        await until(lambda: all(host.state == "up" for host in pool.hosts))
 
 
 async def copied(pool: RemoteExecutor, log: Log) -> SmartFuture[int]:
@@ -172,7 +175,7 @@ async def test_frozen_host(world: World, tmp_path: Path) -> None:
     with netlab(world, 3) as machines:
         hosts = [machine.sshd.host(slots=1) for machine in machines]
         async with RemoteExecutor(hosts, backups=Backups(after=0.2, interval=0.05, max_extra=10), lease=60) as pool:
-            await until(lambda: pool.status().workers == 3)
+            await until(lambda: all(host.state == "up" for host in pool.hosts))
             calls = [pool.options(idempotent=True).submit(time.sleep, 0.1) for _ in range(12)]
             await until(lambda: any(call.done() for call in calls))
             machines[0].freeze()
