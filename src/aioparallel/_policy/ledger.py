@@ -65,7 +65,7 @@ TOP_UP = 64
 CROWDED = 2.0
 """While calls wait for a worker, only those get copies that take so many times longer than late ones."""
 MAX_START_FAILURES = 3
-"""So many workers in a row died before they were ready: no further one is tried."""
+"""So many workers in a row died before they were ready: when all were tried, no further one is."""
 
 Ends = list[tuple[Call, Verdict, Any]]
 
@@ -635,7 +635,7 @@ class Ledger:
         """A member of a race has succeeded: it wins, unless another has, or the call is not wanted any more."""
         race: Race = winner.race
         call = race.call
-        if call.phase is not Phase.PLACED or call.stop is not None:
+        if call.phase is not Phase.PLACED or call.stop is Stop.CANCEL:  # its own timeout is not its copies'
             self._is_decided(winner, CallCancelledError(f"{call.name} was cancelled"), turn)
             return
         race.leave(winner)
@@ -759,9 +759,10 @@ class Ledger:
             return [] if self.any_ready else self.fail_all(self.start_error)
         if self._all_or_none and not self.is_up and standing is Standing.STARTING:
             return self._give_up(site, error(None))
-        if site.start_failures >= MAX_START_FAILURES and not site.ready:
+        if site.start_failures >= MAX_START_FAILURES and not site.ready and not _has_untried(site):
             return self._give_up(site, error(None))
         fresh = roster.successor(seat)
+        fresh.start_failures = seat.start_failures + 1 if standing is Standing.STARTING else 0
         fresh.function = seat.function if asked else None
         if seat.surplus:
             roster.vacant.append(fresh)
@@ -778,6 +779,11 @@ class Ledger:
         error = WorkerStartError(f"no worker can be started: {many if count > 1 else one}\n{cause}")
         error.__cause__ = cause
         return self.fail_all(error) if site.name is None else [Suspend(site, error)]
+
+
+def _has_untried(site: Site) -> bool:
+    """Whether a worker is about to start there that is the first at its place: it may be the one that can."""
+    return any(seat.standing is Standing.STARTING and not seat.start_failures for seat in site.seats)
 
 
 def _first(seats: dict[Seat, None], avoid: frozenset[Site]) -> Seat:

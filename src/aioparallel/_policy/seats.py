@@ -70,6 +70,7 @@ class Seat:
         pins: How many streams live there.
         running: How many calls it runs, as far as the ledger can tell.
         ended: How many calls it has ended.
+        start_failures: So many before it, at this place, died before they were ready.
         worn: Whether it is to be replaced as soon as it holds nothing.
         surplus: Whether it ends because there is too little to do.
         idle_since: When it ended its last call (``time.time``).
@@ -88,6 +89,7 @@ class Seat:
     last_seq: int = 0
     running: int = 0
     ended: int = 0
+    start_failures: int = 0
     worn: bool = False
     surplus: bool = False
     idle_since: float = 0.0

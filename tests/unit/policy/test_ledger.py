@@ -751,26 +751,41 @@ def test_start_failures() -> None:
     assert desk.ledger.idle
 
 
+def test_nobody_gives_up_before_all_were_tried() -> None:
+    """Workers that cannot start fail nothing while one is starting for the first time, however often they are tried."""
+    desk = Desk()
+    slow, seat = desk.worker(0, ready=False), desk.worker(1, ready=False)
+    call = desk.submit()
+    for _ in range(5):
+        fresh = desk.die(seat)
+        assert fresh is not None
+        seat = fresh
+    assert not desk.ends
+    desk.ledger.ready(slow)
+    desk.place()
+    assert call.worker is slow
+
+
 def test_giving_up_happens_once() -> None:
     """Workers that fail to start after the ledger gave up change nothing any more."""
     desk = Desk()
     seats = [desk.worker(index, ready=False) for index in range(5)]
-    for seat in seats[:3]:
-        desk.die(seat)
+    others = [desk.die(seat) for seat in seats]
     error = desk.ledger.start_error
     assert error is not None
-    for seat in seats[3:]:
-        assert desk.die(seat) is None
+    for other in others[:-1]:
+        assert other is not None
+        assert desk.die(other) is None
     assert desk.ledger.start_error is error
 
 
 def test_a_late_start_is_welcome() -> None:
     """A worker that becomes ready after the ledger gave up takes calls after all."""
     desk = Desk()
-    seats = [desk.worker(index, ready=False) for index in range(4)]
-    for seat in seats[:3]:
-        desk.die(seat)
-    desk.ledger.ready(seats[3])
+    first, *others = [desk.die(desk.worker(index, ready=False)) for index in range(4)]
+    assert first is not None
+    assert others[-1] is None, "it gave up"
+    desk.ledger.ready(first)
     assert desk.submit().phase is PLACED
 
 

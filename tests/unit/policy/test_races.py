@@ -305,6 +305,19 @@ def test_each_member_has_its_own_time() -> None:
     assert desk.error(call).stack == "where"
 
 
+def test_copy_wins_while_the_call_is_stopped_for_its_time() -> None:
+    """A copy that succeeds before the call itself has been stopped for its timeout gives the call its value."""
+    desk = Hosts(2)
+    call = desk.run(timeout=3.0)
+    (copy,) = desk.look()
+    straggler = call.worker
+    desk.do(desk.ledger.overdue(call))
+    desk.end(copy, value="late")
+    assert desk.ends[call] == (Verdict.OK, "late")
+    desk.die(straggler, call)
+    assert desk.ledger.placed == 0
+
+
 def test_lost_host_is_survived() -> None:
     """A copy may win although the call's own host was lost."""
     desk = Hosts(2)
