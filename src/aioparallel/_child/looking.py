@@ -7,7 +7,7 @@ was set before the second look was set before the worker comes to see it:
 * A call that is to be stopped gets its flag first. If it has not begun, the worker gives it back in its turn; if it
   turns out to be the one that runs, the worker is killed for it (after one more look, with the worker stopped).
 * Calls behind one that runs for ``PATIENCE`` seconds get their flags, so none of them will begin; at the next look
-  they are surely given back, together with the answers that lie in the outbox.
+  they are surely given back, together with the answers that lie in the outbox. These do not wait behind it, either.
 * A chunk whose item has not ended between two looks gets its flag, so it ends with that item; at the next look the
   items behind it surely have not begun.
 
@@ -55,6 +55,8 @@ class Watch:
         """Those of them for which a kill was found."""
         self._behind = 0
         """Up to this number calls may wait behind the one that runs, or are chunks."""
+        self._told = 0
+        """The call that ran when answers were told that it held up."""
         self._chunks = False
         self._flagged: set[int] = set()
         """Calls behind the one that runs, or that one if it is a chunk, whose flags are up since an earlier look."""
@@ -107,7 +109,7 @@ class Watch:
             self._last, self._last_item = number, -1
             self._forget_flags()
         elif number:
-            if self._behind > number and now - began > PATIENCE:
+            if self._holds_up(number) and now - began > PATIENCE:
                 found += self._free_what_waits(number)
             if self._chunks:
                 found += self._split_chunk(number)
@@ -121,7 +123,11 @@ class Watch:
             return True
         if not number:
             return self._behind > 0 and self._idle < IDLE_LOOKS
-        return self._behind > number or (self._chunks and self._behind == number and self._split != number)
+        return self._holds_up(number) or (self._chunks and self._behind == number and self._split != number)
+
+    def _holds_up(self, number: int) -> bool:
+        """Whether something waits for the call that runs: calls behind it, or answers of those before it."""
+        return self._behind > number or (self._behind == number and self._told != number)
 
     def _forget_flags(self) -> None:
         """Those that the worker has passed are down by now, unless they were set in its very last moment."""
@@ -145,9 +151,10 @@ class Watch:
         if fresh:
             self._flagged.update(fresh)
             return []
-        self._behind = number
+        self._behind = self._told = number
         self._flagged.difference_update(behind)
-        return [(ANSWERS, unsent + b"".join(ANSWER.pack(each, 0, WITHDRAWN, 0, 0) for each in behind), None)]
+        answers = unsent + b"".join(ANSWER.pack(each, 0, WITHDRAWN, 0, 0) for each in behind)
+        return [(ANSWERS, answers, None)] if answers else []
 
     def _split_chunk(self, number: int) -> list[tuple[str, Any, Any]]:
         page = self.page

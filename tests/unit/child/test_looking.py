@@ -109,6 +109,20 @@ def test_forgotten_call_is_not_killed(scene: Scene) -> None:
     assert scene.look() == []
 
 
+def test_answers_do_not_wait_behind_the_last_call(scene: Scene) -> None:
+    """An answer that lies in the outbox does not wait until a long call has ended, also when none is behind that."""
+    answer = wire.ANSWER.pack(1, 0, wire.WITHDRAWN, 0, 0)
+    scene.page.box[: len(answer)] = answer
+    scene.page.commit(len(answer))
+    scene.begin(2)
+    scene.watch.look_behind(2)
+    assert scene.look() == []
+    assert [each.number for each in answers(scene.look(PATIENCE + 0.001))] == [1]
+    scene.watch.look_behind(2)
+    assert scene.look(1) == [], "it was told"
+    assert scene.watch.next_look == math.inf
+
+
 def test_call_that_was_given_back_stays_flagged_until_the_worker_comes_to_it(scene: Scene) -> None:
     """Although the executor knows already that a call was given back, the worker must not begin it."""
     scene.begin(1)
@@ -125,6 +139,7 @@ def test_who_waits_for_a_kill_looks_on(scene: Scene) -> None:
     assert scene.watch.next_look <= scene.now + MAX_LOOK_SECONDS
     scene.begin(1)
     assert scene.look(0.01) == [(KILL, 1, False)]
+    assert scene.look(PATIENCE + 0.001) == []
     assert scene.watch.next_look == math.inf
 
 
