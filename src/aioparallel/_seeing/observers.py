@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from .._child import wire
 from .._model.call import Call, Stop
 from .._model.events import (
     CallEnded,
@@ -110,7 +111,7 @@ class Observers:
                 call.attempts,
                 0 if race is None else race.number,
                 race is not None and race.winner not in (None, call),
-                len(value[0]) if call.give_back is not None and outcome == "done" else 1,
+                len(value[0]) if outcome == "done" and _is_chunk(call) else 1,
                 call.queued_at,
                 call.begun_at,
                 call.duration,
@@ -185,6 +186,11 @@ class Observation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_chunk(call: Call) -> bool:
+    """Whether items of a map travelled in it."""
+    return call.give_back is not None or call.kind in (wire.CHUNK, wire.CHUNK_TO_FAILURE)
 
 
 def how_it_ended(gone: Gone) -> str:

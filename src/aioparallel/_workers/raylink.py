@@ -71,11 +71,12 @@ class Link:
     async def leave(self) -> None:
         """Say that one executor needs it no more; wait for the end if that was the last one."""
         with _lock:
-            self.users -= 1
-            if self.users:
-                return
-            self._left.set()
-            _forget(self)
+            if self.users:  # else it has failed, and is forgotten already
+                self.users -= 1
+                if self.users:
+                    return
+                self._left.set()
+                _forget(self)
         await asyncio.shield(asyncio.wrap_future(self._ended))
 
     # On its thread
@@ -92,12 +93,12 @@ class Link:
                 self._up.set_result(None)
                 self._left.wait()
         except BaseException as error:
+            with _lock:  # before anybody hears of it and tries again
+                _forget(self)
             if self._up.done():
                 _log.exception("the connection to Ray did not end well")
             else:
                 self._up.set_exception(error)
-            with _lock:
-                _forget(self)
         finally:
             self._ended.set_result(None)
 
