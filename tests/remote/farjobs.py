@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,12 @@ def factorial(n: int) -> int:
 @distribute(job="ssh")
 def score(x: int, y: int, scale: int = 1) -> int:
     return scale * (x + y)
+
+
+def own_folders() -> list[str]:
+    """The folders of ours that this worker has files of in memory."""
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        return sorted(set(re.findall(r"/\S*/aioparallel-[0-9a-f]+(?=/)", maps.read())))
 
 
 def square(x: int) -> int:
