@@ -41,6 +41,12 @@ def slow_square(x: int) -> int:
     return x * x
 
 
+def nap_there(_: int) -> str | None:
+    """Say where one has slept."""
+    time.sleep(0.01)
+    return current_call().host
+
+
 def where(_: Any = None) -> tuple[str | None, int]:
     """The host and the process that it runs in."""
     return current_call().host, os.getpid()

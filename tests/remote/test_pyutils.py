@@ -178,7 +178,8 @@ async def test_weights_matter_beside_slots(sshd: Start, open_pool: Open) -> None
     small, large = sshd().host(slots=1), sshd().host(slots=3)
     pool = await open_pool(small, large)
     await until(lambda: is_up(pool, small) and is_up(pool, large))
-    seen = Counter(host for host, _ in await pool.map(farjobs.where, range(200), chunksize=1))
+    await pool.map(farjobs.nap_there, range(50), chunksize=1)  # now everybody has loaded it
+    seen = Counter(await pool.map(farjobs.nap_there, range(200), chunksize=1))
     assert seen[large.name] > seen[small.name] > 0
     assert [(status.slots, status.held) for status in pool.hosts] == [(1, 0), (3, 0)]
 
