@@ -1,8 +1,7 @@
 """The real ledger and policies with thousands of hosts that are not there: ``python -m benchmarks.simulator``.
 
 Time is virtual, and every decision is the real one: calls wait, are placed by weight, straggle, are copied, fail, are
-begun again, and workers die. What it costs is CPU time, so that a busy machine matters little; the simulator's own work
-is measured apart, by the same events without a ledger, and taken off.
+begun again, and workers die. What counts is the time inside the ledger.
 """
 
 from __future__ import annotations
@@ -12,12 +11,13 @@ import gc
 import math
 import random
 import resource
-import time
 import tracemalloc
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Any
+from time import perf_counter
+from typing import Any, TypeVar
 
 from aioparallel import Backups, Retry, WorkerLostError
 from aioparallel._model.call import Call, Ending
@@ -28,7 +28,9 @@ from aioparallel._policy.placement import WeightedRandom, placement_for
 from aioparallel._policy.seats import Seat, Site
 from aioparallel._policy.steps import Halt, Instruction, Pause, Place, Settle, Spawn
 
-__all__ = ["Simulator", "measure"]
+__all__ = ["Simulator", "measure", "measure_short"]
+
+T = TypeVar("T")
 
 SLOTS = (10, 100, 1000, 10_000, 32_000)
 SLOTS_PER_HOST = 64
@@ -37,6 +39,8 @@ QUEUE = 2000
 STRAGGLERS, TIMES = 0.02, 20.0
 FAILURES = 0.01
 DEATHS = 0.0005
+SHORT = 5e-6
+"""Seconds."""
 
 
 class Function:
@@ -73,12 +77,14 @@ class Simulator:
     Attributes:
         now: The clock, in seconds.
         events: What the ledger was told so far.
+        took: Seconds that it thought about that.
     """
 
     slots: int
     seed: int = 1
     now: float = 1e9
     events: int = 0
+    took: float = 0.0
     settled: int = 0
     began: dict[Call, float] = field(default_factory=dict)
 
@@ -97,7 +103,7 @@ class Simulator:
         while self._due:
             self._next()
         self._later(0.5, "tick", None)
-        self.events = 0
+        self.events, self.took = 0, 0.0
 
     def run(self, calls: int) -> None:
         """Have so many calls made."""
@@ -113,10 +119,24 @@ class Simulator:
         call = Call(OWNER, work, (), {}, OPTIONS)
         call.function = self.function
         call.future = OWNER  # nobody awaits it
-        self.events += 1
-        if self.ledger.enqueue(call):
-            self._do(self.ledger.place())
+        if self._tell(self.ledger.enqueue, call):
+            self._place()
         return call
+
+    def _tell(self, what: Callable[..., T], *about: Any) -> T:
+        """Tell the ledger one thing."""
+        self.events += 1
+        return self._timed(what, *about)
+
+    def _place(self) -> None:
+        """Let the ledger place what waits: a part of the event before."""
+        self._do(self._timed(self.ledger.place))
+
+    def _timed(self, what: Callable[..., T], *about: Any) -> T:
+        begun = perf_counter()
+        answer = what(*about)
+        self.took += perf_counter() - begun
+        return answer
 
     # What happens
 
@@ -131,30 +151,26 @@ class Simulator:
             call, seat, number, ending = about
             if seat.held.get(number) is not call:
                 return  # it was killed meanwhile
-            self.events += 1
             value = None if ending is Ending.OK else OSError()
-            self._do(ledger.ended(seat, [(number, ending, value, self.now - self.began[call])], self.now))
+            ends = [(number, ending, value, self.now - self.began[call])]
+            self._do(self._tell(ledger.ended, seat, ends, self.now))
             self.began.pop(call, None)
             self._go_on(seat)
         elif what == "gone":
             seat, call, number = about
             if seat.held.get(number) is not call:
                 return
-            self.events += 1
-            self._do(ledger.gone(seat, [number], lambda _: WorkerLostError("", signal="SIGKILL"), self.now))
+            self._do(self._tell(ledger.gone, seat, [number], lambda _: WorkerLostError("", signal="SIGKILL"), self.now))
             self.began.pop(call, None)
         elif what == "ready":
-            self.events += 1
-            ledger.ready(about)
+            self._tell(ledger.ready, about)
         elif what == "resume":
-            self.events += 1
-            ledger.resume(about)
+            self._tell(ledger.resume, about)
         else:
-            self.events += 1
-            self._do(ledger.back_up(self.now))
+            self._do(self._tell(ledger.back_up, self.now))
             self._later(0.5, "tick", None)
         if ledger.queued:
-            self._do(ledger.place())
+            self._place()
 
     def _do(self, steps: list[Instruction]) -> None:
         for step in steps:
@@ -205,29 +221,38 @@ def measure(slots: int, calls: int) -> Figures:
     began = simulator.now
     gc.collect()
     gc.freeze()
-    cpu = time.process_time()
     simulator.run(calls)
-    cpu = time.process_time() - cpu
     gc.unfreeze()
     counts = simulator.ledger.counts
-    own = _own_work(simulator.events)
-    rate = simulator.events / max(1e-9, cpu - own)
+    rate = simulator.events / simulator.took
+    virtual = simulator.now - began
     extra = counts.backups / calls
-    return Figures(slots, calls, simulator.events, rate, simulator.now - began, extra, counts.retried, counts.deaths)
+    return Figures(slots, calls, simulator.events, rate, virtual, extra, counts.retried, counts.deaths)
 
 
-def _own_work(events: int) -> float:
-    """The CPU time that the simulator itself takes for so many events: the queue, chance, and the calls."""
-    rng = random.Random(1)
-    sample = 20_000
-    due: list[tuple[float, int, str, Any]] = [(rng.random(), -n, "", None) for n in range(1000)]
-    due.sort()
-    cpu = time.process_time()
-    for number in range(sample):
-        heappush(due, (rng.lognormvariate(0.0, 0.3) * (TIMES if rng.random() < 0.02 else 1), number, "ended", None))
-        heappop(due)
-        Call(OWNER, work, (), {}, OPTIONS)
-    return (time.process_time() - cpu) / sample * events / 2  # a call is two events
+def measure_short(slots: int, calls: int, times: int = 5) -> float:
+    """The same for calls of microseconds on one machine, which come and go by the hundred: events per second."""
+    ledger, function = Ledger(), Function()
+    function.costs.add(SHORT, SHORT)
+    for index in range(slots):
+        seat = Seat(index, spare=None)
+        ledger.add(seat)
+        ledger.ready(seat)
+    return 2 * calls / min(_seconds_for_short(ledger, function, calls) for _ in range(times))
+
+
+def _seconds_for_short(ledger: Ledger, function: Function, calls: int) -> float:
+    waiting = [Call(OWNER, work, (), {}, CallOptions()) for _ in range(calls)]
+    for call in waiting:
+        call.function = function
+    begun = perf_counter()
+    steps = deque(step for call in waiting if ledger.enqueue(call) for step in ledger.place())
+    while steps:
+        step = steps.popleft()
+        if type(step) is Place:
+            ledger.ended(step.seat, [(call.seq, Ending.OK, None, SHORT) for call in step.calls], 1e9)
+            steps += ledger.place()
+    return perf_counter() - begun
 
 
 def memory_per_call(calls: int = 100_000) -> float:
@@ -263,7 +288,8 @@ def main() -> None:
     options = parser.parse_args()
     for line in table(measure(slots, options.calls) for slots in options.slots):
         print(line, flush=True)
-    print(f"\n{memory_per_call():.0f} bytes for each call that waits;", end=" ")
+    print(f"\n{measure_short(2, options.calls):,.0f} events/s from short calls on 2 local workers".replace(",", " "))
+    print(f"{memory_per_call():.0f} bytes for each call that waits;", end=" ")
     print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB in all")
 
 

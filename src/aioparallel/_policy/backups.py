@@ -53,13 +53,16 @@ class BackupDesk:
         """How many copies were made."""
         self._functions: dict[Any, _Function] = {}
 
-    def placed(self, call: Call) -> None:
-        """A call that may be copied was given to a worker."""
-        self.begun += 1
-        function = self._functions.get(call.function)
-        if function is None:
-            function = self._new(call.function)
-        function.held[call] = None
+    def placed(self, calls: list[Call]) -> None:
+        """Calls were given to a worker; some of them may be copied."""
+        for call in calls:
+            if not _may_be_copied(call):
+                continue
+            self.begun += 1
+            function = self._functions.get(call.function)
+            if function is None:
+                function = self._new(call.function)
+            function.held[call] = None
 
     def _new(self, key: Any) -> _Function:
         if len(self._functions) >= MANY:  # lambdas made by the thousand, say
@@ -142,3 +145,8 @@ class BackupDesk:
         copies = call.copies
         factor = FACTORS[copies] if copies < len(FACTORS) else FACTORS[-1] / 4.0 ** (copies - len(FACTORS) + 1)
         return lateness * factor / float(call.worker.site.weight or 1.0)
+
+
+def _may_be_copied(call: Call) -> bool:
+    """Whether a call may have backup copies: no step of a stream, no chunk of a map, and no copy."""
+    return call.options.idempotent and not call.kind and call.pin is None and call.race is None

@@ -26,10 +26,12 @@ class Costs:
     short ones counts for all of them.
     """
 
-    __slots__ = ("seconds",)
+    __slots__ = ("calls_per_frame", "seconds")
 
     def __init__(self) -> None:
         self.seconds: float | None = None
+        self.calls_per_frame = 1
+        """How many calls fill a frame: 1 while nothing is known."""
 
     def add(self, average: float, longest: float) -> None:
         """Remember what some calls took that ended together (seconds)."""
@@ -39,9 +41,4 @@ class Costs:
             self.seconds = average
         else:
             self.seconds += _WEIGHT * (average - self.seconds)
-
-    def calls_per_frame(self) -> int:
-        """How many calls fill a frame: 1 while nothing is known."""
-        if self.seconds is None:
-            return 1
-        return max(1, min(MAX_CALLS, int(FRAME_SECONDS / max(self.seconds, 1e-7))))
+        self.calls_per_frame = max(1, min(MAX_CALLS, int(FRAME_SECONDS / max(self.seconds, 1e-7))))

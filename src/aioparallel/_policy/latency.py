@@ -53,15 +53,20 @@ class Latencies:
         """The duration that *share* of all (0 to 1) do not exceed; ``None`` without data."""
         if not self.count:
             return None
+        self._sort_in()
         wanted = max(1, math.ceil(share * self.count))
-        for middle, count in self.buckets():
-            wanted -= count
+        for bucket in sorted(self._buckets):
+            wanted -= self._buckets[bucket]
             if wanted <= 0:
-                return middle
+                return _middle(bucket)
         raise AssertionError("the buckets hold fewer durations than were added")
 
     def buckets(self) -> Iterator[tuple[float, int]]:
         """Each bucket's middle in seconds, and how many durations fell into it, in order."""
         self._sort_in()
         for bucket in sorted(self._buckets):
-            yield SMALLEST * GROWTH ** (bucket + 0.5), self._buckets[bucket]
+            yield _middle(bucket), self._buckets[bucket]
+
+
+def _middle(bucket: int) -> float:
+    return float(SMALLEST * GROWTH ** (bucket + 0.5))

@@ -341,7 +341,8 @@ class Ledger:
                 stuck = True
                 continue
             if call.function is not function:
-                self._learn(seat, function, took)
+                if took:
+                    self._learn(seat, function, took)
                 function, took = call.function, []
             took.append(seconds)
             call.duration = seconds
@@ -359,7 +360,8 @@ class Ledger:
             else:
                 failed = True
                 self._ended_badly(call, value, turn)
-        self._learn(seat, function, took)
+        if took:
+            self._learn(seat, function, took)
         seat.idle_since = now
         if self._roster.fair:
             self._roster.share_out(seat, failed=failed)
@@ -555,8 +557,6 @@ class Ledger:
 
     def _learn(self, seat: Seat, function: Any, took: list[float]) -> None:
         """What calls of one function took."""
-        if not took:
-            return
         seat.ended += len(took)
         self.latencies.extend(took)
         if function is not None:
@@ -711,8 +711,8 @@ class Ledger:
             call.seq = seq
             call.attempts += 1
             held[seq] = call
-            if self._desk is not None and _may_be_copied(call):
-                self._desk.placed(call)
+        if self._desk is not None:
+            self._desk.placed(calls)
         seat.last_seq = seq
         seat.function = calls[-1].function
         self.queued -= len(calls)
@@ -817,11 +817,6 @@ def _poison(call: Call, error: BaseException) -> BaseException:
     poison = PoisonTaskError(f"{call.name} killed {len(deaths)} workers and is not run again", history=tuple(deaths))
     poison.__dict__ = {**error.__dict__, **poison.__dict__}
     return poison
-
-
-def _may_be_copied(call: Call) -> bool:
-    """Whether a call may have backup copies: no step of a stream, no chunk of a map, and no copy."""
-    return call.options.idempotent and not call.kind and call.pin is None and call.race is None
 
 
 def _has_lost(call: Call) -> bool:

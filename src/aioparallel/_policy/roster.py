@@ -32,6 +32,7 @@ MAX_HELD = 1024
 """A worker holds at most so many calls; each needs a flag of its own on the worker's page."""
 TRIPS_AHEAD = 1.5
 """A worker elsewhere is sent so much more ahead as it can do while an answer and the next call travel."""
+READY = Standing.READY
 
 
 class Roster:
@@ -114,32 +115,31 @@ class Roster:
 
     def offer(self, seat: Seat) -> None:
         """What a worker holds, or how it stands, has changed: note what it could be given now."""
-        held = len(seat.held)
-        running = min(held, seat.width)
+        held, width = len(seat.held), seat.width
+        running = held if held < width else width
         self.running += running - seat.running
         seat.running = running
-        has_room = held < seat.width + (seat.spare or 0)
+        has_room = held < width + (seat.spare or 0)
         if seat.pinned and has_room:
             self.pinned[seat] = None
-        rests = seat.worn or seat in self.resting
-        if seat.standing is not Standing.READY or rests or seat.ended + held >= self.max_tasks:
-            self.idle.withdraw(seat)
-            self.ahead.pop(seat, None)
-        elif has_room:
+        can_take = seat.standing is READY and not seat.worn and seat.ended + held < self.max_tasks
+        if self.resting:
+            can_take = can_take and seat not in self.resting
+        if can_take and has_room:
             self.idle.offer(seat)
-            self.ahead.pop(seat, None)
         else:
             self.idle.withdraw(seat)
-            if seat.spare is None and seat.width == 1 and not seat.pinned and self._takes_ahead(seat, held):
+            if can_take and seat.spare is None and width == 1 and not seat.pinned and _takes_ahead(seat, held):
                 self.ahead[seat] = None
-            else:
-                self.ahead.pop(seat, None)
+                return
+        if seat in self.ahead:
+            del self.ahead[seat]
 
     def room(self, seat: Seat, function: Any, waiting: int) -> int:
         """How many of the calls that wait a worker is given now: all that fit, or a fair share of short ones."""
         if seat.spare is not None:
             return seat.width + seat.spare - len(seat.held)
-        full: int = function.costs.calls_per_frame() if function is not None else 1
+        full: int = 1 if function is None else function.costs.calls_per_frame
         if full == 1:
             return 1
         fair = -(-waiting // (2 * self.ready))
@@ -149,16 +149,6 @@ class Roster:
     def has_free_hand(self) -> bool:
         """Whether some worker has nothing to do, or might be started."""
         return bool(self.idle or self.vacant)
-
-    def _takes_ahead(self, seat: Seat, held: int) -> bool:
-        """Whether a busy worker may hold more: only if what it holds, and what comes, is short."""
-        function = seat.function
-        if function is None:
-            return False
-        most: int = 4 * function.costs.calls_per_frame() - 3
-        if seat.site.trip and function.costs.seconds is not None:
-            most += math.ceil(TRIPS_AHEAD * seat.site.trip / max(function.costs.seconds, 1e-7))
-        return held < min(MAX_HELD, most)
 
     # Fair shares
 
@@ -209,3 +199,15 @@ class Roster:
     def pinned_calls(self) -> list[Call]:
         """Every call that waits for one particular worker."""
         return [call for seat in self.streaming() for call in seat.pinned]
+
+
+def _takes_ahead(seat: Seat, held: int) -> bool:
+    """Whether a busy worker may hold more: only if what it holds, and what comes, is short."""
+    function = seat.function
+    if function is None:
+        return False
+    costs = function.costs
+    most: int = 4 * costs.calls_per_frame - 3
+    if seat.site.trip and costs.seconds is not None:
+        most += math.ceil(TRIPS_AHEAD * seat.site.trip / max(costs.seconds, 1e-7))
+    return held < most and held < MAX_HELD

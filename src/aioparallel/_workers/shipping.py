@@ -13,8 +13,9 @@ import functools
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
+from operator import is_
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -113,7 +114,7 @@ class Functions:
         self._reach = HERE if reach is None else reach
         self._count = self._size = 0
         self._by_pickle: dict[bytes, Function] = {}
-        self._by_identity: dict[int, tuple[Any, tuple[Any, ...], Function]] = {}
+        self._by_identity: dict[int, tuple[Any, Sequence[Any], Function]] = {}
 
     def get(self, fn: Callable[..., Any]) -> Function:
         """What to send for this function.
@@ -172,7 +173,7 @@ class Functions:
             function.buffers = buffers
         return function
 
-    def _pack(self, fn: Callable[..., Any]) -> tuple[Function, tuple[Any, ...] | None]:
+    def _pack(self, fn: Callable[..., Any]) -> tuple[Function, Sequence[Any] | None]:
         """The function, and what it captured if that allows remembering it by identity."""
         if isinstance(fn, StateCall):
             return self._register(fn, self.pack_state(fn, fn.how)), ()
@@ -335,24 +336,29 @@ def _bound(table: dict[Any, Any]) -> None:
         del table[next(iter(table))]
 
 
-def _captured(fn: Any) -> tuple[Any, ...] | None:
+def _captured(fn: Any) -> list[Any] | None:
     """What a function's pickle depends on, or ``None`` if that cannot be told."""
     if type(fn) is not FunctionType or fn.__dict__:
         return None
-    try:
-        cells = [cell.cell_contents for cell in fn.__closure__ or ()]
-    except ValueError:
-        return None
+    captured = [fn.__code__, fn.__defaults__]
+    if fn.__kwdefaults__:
+        captured += fn.__kwdefaults__.values()
+    if fn.__closure__:
+        try:
+            captured += [cell.cell_contents for cell in fn.__closure__]
+        except ValueError:
+            return None
     scope = fn.__globals__
-    names = [scope[name] for name in _names(fn.__code__) if name in scope]
-    return (fn.__code__, fn.__defaults__, *(fn.__kwdefaults__ or {}).values(), *cells, *names)
+    captured += [scope[name] for name in _names(fn.__code__) if name in scope]
+    return captured
 
 
-def _names(code: CodeType) -> list[str]:
-    inner = [const for const in code.co_consts if isinstance(const, CodeType)]
-    return [*code.co_names, *(name for each in inner for name in _names(each))]
+def _names(code: CodeType) -> Sequence[str]:
+    """The names that a function looks up, those within it included; it is asked for each call."""
+    inner = [const for const in code.co_consts if type(const) is CodeType]
+    return [*code.co_names, *(name for each in inner for name in _names(each))] if inner else code.co_names
 
 
-def _same(before: tuple[Any, ...], fn: Any) -> bool:
+def _same(before: Sequence[Any], fn: Any) -> bool:
     now = _captured(fn)
-    return now is not None and len(now) == len(before) and all(a is b for a, b in zip(before, now, strict=True))
+    return now is not None and len(now) == len(before) and all(map(is_, before, now))

@@ -24,7 +24,8 @@ class Function:
     def __init__(self, name: str = "f", seconds: float | None = None) -> None:
         self.name = name
         self.costs = Costs()
-        self.costs.seconds = seconds
+        if seconds is not None:
+            self.costs.add(seconds, seconds)
 
     def __repr__(self) -> str:
         return self.name

@@ -27,7 +27,7 @@ class Late:
         call.worker = Seat(0, site=Site("node", weight), ended=1)
         if copies:
             call.copies = copies
-        self.desk.placed(call)
+        self.desk.placed([call])
         if began is not None:
             self.began[call] = began
         return call

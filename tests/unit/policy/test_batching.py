@@ -20,8 +20,8 @@ def test_frames_hold_so_much_work(took: float | None, calls: int) -> None:
     costs = Costs()
     if took is not None:
         costs.add(took, took)
-    assert costs.calls_per_frame() == pytest.approx(calls, abs=1)
-    assert 1 <= costs.calls_per_frame() <= MAX_CALLS
+    assert costs.calls_per_frame == pytest.approx(calls, abs=1)
+    assert 1 <= costs.calls_per_frame <= MAX_CALLS
 
 
 @given(seconds, seconds)
@@ -38,9 +38,9 @@ def test_one_long_call_counts_for_all() -> None:
     """One call that takes longer than a frame, among many short ones, makes the next ones travel alone."""
     costs = Costs()
     costs.add(1e-6, 1e-5)
-    assert costs.calls_per_frame() == MAX_CALLS
+    assert costs.calls_per_frame == MAX_CALLS
     costs.add(1e-4, 2 * FRAME_SECONDS)
-    assert costs.calls_per_frame() == 1
+    assert costs.calls_per_frame == 1
 
 
 def test_the_past_is_forgotten() -> None:
@@ -48,8 +48,8 @@ def test_the_past_is_forgotten() -> None:
     costs = Costs()
     costs.add(0.1, 0.1)
     frames = []
-    while costs.calls_per_frame() < 100:
+    while costs.calls_per_frame < 100:
         costs.add(1e-6, 1e-6)
-        frames.append(costs.calls_per_frame())
+        frames.append(costs.calls_per_frame)
     assert frames == sorted(frames)
     assert len(frames) < 40

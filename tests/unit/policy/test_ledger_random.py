@@ -375,7 +375,7 @@ class Machine(RuleBasedStateMachine):
         assert not idle, "a call waits behind another although a worker is idle"
         assert seat not in self.model.stuck, "a worker that is stuck is sent more"
         assert function is not None
-        assert function.costs.calls_per_frame() > 1, "a call waits behind a long one"
+        assert function.costs.calls_per_frame > 1, "a call waits behind a long one"
 
 
 TestLedger = Machine.TestCase
