@@ -11,30 +11,32 @@ from __future__ import annotations
 
 from . import failures, packing
 from .lean import pickle
+from .page import Notes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from .page import Notes, Page
+    from .page import Page
 
     Chunk = tuple[list[Any], dict[int, bytes]]
     """What the items returned (as many as have ended), and the packed failures of some of them."""
 
-MAX_ITEMS = 1024
+INT, FLOAT, NONE = Notes.INT, Notes.FLOAT, Notes.NONE
 
 
 def run(fn: Callable[[Any], Any], items: Sequence[Any], page: Page, number: int, stop_at_failure: bool) -> Chunk:
     """Call ``fn`` for each item."""
     values: list[Any] = []
+    append = values.append
     failed: dict[int, bytes] = {}
     notes = page.notes
     notes.clear()
     flags, flag = page.flags, number % len(page.flags)
     ints, floats, tags = notes.ints, notes.floats, notes.tags
     for index, item in enumerate(items):
-        if index and flags[flag]:
+        if flags[flag] and index:
             break
         try:
             value = fn(item)
@@ -45,19 +47,23 @@ def run(fn: Callable[[Any], Any], items: Sequence[Any], page: Page, number: int,
                 break
             continue
         kind = type(value)
-        if kind is float:
+        if kind is int:
+            try:
+                ints[index] = value
+                tags[index] = INT
+            except ValueError:  # it has more than 64 bits
+                kind = None
+        elif kind is float:
             floats[index] = value
-            tags[index] = notes.FLOAT
-        elif kind is int and -notes.LIMIT < value < notes.LIMIT:
-            ints[index] = value
-            tags[index] = notes.INT
+            tags[index] = FLOAT
         elif value is None:
-            tags[index] = notes.NONE
+            tags[index] = NONE
+        else:
+            kind = None
+        if kind is not None:
+            append(value)
         elif not _keep(index, value, values, failed, page):
             break
-        else:
-            continue
-        values.append(value)
     return values, failed
 
 

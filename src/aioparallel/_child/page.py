@@ -29,7 +29,7 @@ OUTBOX = 256 * 1024
 HEADER = 9
 BOX_AT = 4160
 NOTES_AT = BOX_AT + OUTBOX
-NOTES = 1024
+NOTES = 4096
 """Items that can be noted."""
 PICKLES = 64 * 1024
 """Bytes for those that are noted as pickles."""
@@ -74,7 +74,6 @@ class Notes:
     """What the items of a chunk returned, in their order: a tag for each, and a number or a pickle."""
 
     INT, FLOAT, NONE, PICKLED, FAILED = 1, 2, 3, 4, 5
-    LIMIT = 1 << 62
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory

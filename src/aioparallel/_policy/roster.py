@@ -116,7 +116,7 @@ class Roster:
     def offer(self, seat: Seat) -> None:
         """What a worker holds, or how it stands, has changed: note what it could be given now."""
         held, width = len(seat.held), seat.width
-        running = held if held < width else width
+        running = min(width, held)
         self.running += running - seat.running
         seat.running = running
         has_room = held < width + (seat.spare or 0)
