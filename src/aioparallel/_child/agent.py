@@ -30,6 +30,7 @@ worker), and ``gone``: a worker, with all that is known of its end, after its la
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -82,6 +83,10 @@ class Agent:
         self.serving = True
         self.heard = time.monotonic()
         self.next_weighing = 0.0
+        self.due = math.inf
+        """When something is to be done although nothing happens (``time.monotonic``) ..."""
+        self.changed = False
+        """... and whether that may have changed: each worker is asked, which calls and answers must not wait for."""
         self.poll.watch(source, IN, self._on_source)
         self.wakeup, wake = os.pipe()
         os.set_blocking(self.wakeup, False)
@@ -97,7 +102,11 @@ class Agent:
         try:
             while self.serving:
                 self.poll.wait(self._patience(time.monotonic()))
-                self._look_after(time.monotonic())
+                now = time.monotonic()
+                if self.changed or now >= self.due:
+                    self._look_after(now)
+                if self.lease is not None and now - self.heard > self.lease:
+                    self.serving = False
         except Exception as error:
             print(f"the host agent ends: {type(error).__name__}: {error}", file=sys.stderr)
         finally:
@@ -110,24 +119,25 @@ class Agent:
 
     def _patience(self, now: float) -> float | None:
         """Milliseconds until something is to be done although nothing has happened."""
-        times = [child.ended_at + DRAIN_SECONDS for child in self.children.values() if child.end is not None]
-        times += [child.watch.next_look for child in self.children.values()]
-        if self.max_memory is not None and self.children:
-            times.append(self.next_weighing)
-        if self.lease is not None:
-            times.append(self.heard + self.lease)
-        first = min(times, default=None)
-        return None if first is None or first == float("inf") else max(0.0, first - now) * 1000 + 0.2
+        first = self.due if self.lease is None else min(self.due, self.heard + self.lease)
+        return None if first == math.inf else max(0.0, first - now) * 1000 + 0.2
 
     def _look_after(self, now: float) -> None:
+        self.changed = False
         for child in [child for child in self.children.values() if child.watch.next_look <= now]:
             self._look_at(child, now)
         if self.max_memory is not None and now >= self.next_weighing:
             self.next_weighing = now + MEMORY_SECONDS
             self._weigh(self.max_memory)
         self._announce_ends(now)
-        if self.lease is not None and now - self.heard > self.lease:
-            self.serving = False
+        self.due = self._next_due()
+
+    def _next_due(self) -> float:
+        times = [child.ended_at + DRAIN_SECONDS for child in self.children.values() if child.end is not None]
+        times += [child.watch.next_look for child in self.children.values()]
+        if self.max_memory is not None and self.children:
+            times.append(self.next_weighing)
+        return min(times, default=math.inf)
 
     # What the executor says
 
@@ -146,6 +156,7 @@ class Agent:
                 if child is not None and child.link is not None:
                     child.link.write(body)
             elif kind == mux.MESSAGE:
+                self.changed = True
                 message = messages.loads(bytes(body))
                 getattr(self, f"_on_{message['op']}")(message)
             elif kind == mux.PIECE and self.responder is not None:
@@ -256,6 +267,7 @@ class Agent:
             self._close_output(child, descriptor)
 
     def _close_output(self, child: Child, descriptor: int) -> None:
+        self.changed = True
         del child.outputs[descriptor]
         self.poll.ignore(descriptor)
         os.close(descriptor)
@@ -320,6 +332,7 @@ class Agent:
     # Ends
 
     def _reap(self) -> None:
+        self.changed = True
         try:
             os.read(self.wakeup, 4096)
         except BlockingIOError:

@@ -69,15 +69,24 @@ class Outlet:
 
     def write(self, *parts: bytes | memoryview) -> None:
         """Send these, in order; at once, as far as there is room."""
-        fresh = not self._parts
+        sent = 0
+        if not self._parts:
+            try:
+                sent = os.writev(self._descriptor, parts)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._break()
+                return
+            if sent == sum(map(len, parts)):  # nearly always
+                self.sent += sent
+                return
+            self._poll.watch(self._descriptor, OUT, self._on_event)
         for part in parts:
             if part:
                 self._parts.append(memoryview(part))
                 self.waiting += len(part)
-        if fresh and self._parts:
-            self._flush()
-            if self._parts:
-                self._poll.watch(self._descriptor, OUT, self._on_event)
+        self._drop(sent)
 
     def clear(self) -> None:
         """Forget what has not been sent."""
@@ -99,18 +108,22 @@ class Outlet:
         parts = self._parts
         try:
             while parts:
-                sent = os.writev(self._descriptor, [*parts] if len(parts) <= WRITE_PARTS else self._first())
-                self.waiting -= sent
-                self.sent += sent
-                while sent:
-                    if sent < len(parts[0]):
-                        parts[0] = parts[0][sent:]
-                        break
-                    sent -= len(parts.popleft())
+                self._drop(os.writev(self._descriptor, [*parts] if len(parts) <= WRITE_PARTS else self._first()))
         except BlockingIOError:
             pass
         except OSError:
             self._break()
+
+    def _drop(self, sent: int) -> None:
+        """So much of what waited has gone."""
+        parts = self._parts
+        self.waiting -= sent
+        self.sent += sent
+        while sent:
+            if sent < len(parts[0]):
+                parts[0] = parts[0][sent:]
+                return
+            sent -= len(parts.popleft())
 
     def _first(self) -> list[memoryview]:
         return [self._parts[index] for index in range(WRITE_PARTS)]
