@@ -86,7 +86,7 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + CALLS // 20)
 async def test_every_call_meets_its_own_fate_and_no_other(tmp_path: Path) -> None:
     """Whatever happens to some calls, every call ends as it should, begins at most once, and nothing is left."""
     chance = random.Random(SEED)
