@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.machine import headline
-from benchmarks.record import Run
+from benchmarks.record import CaseResult, Run
 from benchmarks.report import as_markdown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main", "put_between", "render"]
+__all__ = ["latest", "main", "put_between", "render"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "performance.md"
@@ -24,15 +24,19 @@ NOTHING = "No results have been published yet."
 
 def render(runs: Sequence[Run]) -> str:
     """The results section: each case once, from the last run that has it."""
-    latest = {result.name: (run, result) for run in runs for result in run.cases}
     parts: list[str] = []
     shown = None
-    for run, result in latest.values():
+    for run, result in latest(runs):
         if run is not shown:
             parts.append(_origin(run))
             shown = run
         parts.append(as_markdown(result))
     return "\n\n".join(parts) or NOTHING
+
+
+def latest(runs: Sequence[Run]) -> list[tuple[Run, CaseResult]]:
+    """Each case once, from the last run that has it."""
+    return list({result.name: (run, result) for run in runs for result in run.cases}.values())
 
 
 def _origin(run: Run) -> str:
