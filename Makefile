@@ -7,7 +7,7 @@ PYTHON_OF_VENV := $(VENV)/bin/python
 # Folders that a checkout lacks are left out, so that a part can be tested alone.
 TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/remote tests/chaos tests/typing \
                     tests/examples tests/test_*.py)
-# What needs Ray, joblib, scikit-learn or Dask.
+# What needs Ray, joblib, scikit-learn, Dask or FastAPI.
 ENGINE_TESTS ?= tests/engines tests/examples/test_anywhere.py
 # What is run again on the other versions of Python that this machine has.
 PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract)
@@ -20,7 +20,7 @@ OTHER_VERSIONS ?= 3.11 3.12 3.13
 help:
 	@echo 'make demo    measure the standard library with all CPUs, and compare with one (ARGS="--json", ...)'
 	@echo 'make test    all tests here, then the portable ones on the other Pythons of this machine (ARGS="-k map", ...)'
-	@echo 'make test-engines   those with Ray, joblib, scikit-learn and Dask, which are installed for it'
+	@echo 'make test-engines   those with Ray, joblib, scikit-learn, Dask and FastAPI, which are installed for it'
 	@echo 'make chaos   break everything at random for a minute, and see whether the rules hold (ARGS="--seconds 3600 --seed 7")'
 	@echo 'make lint    ruff, mypy and pyright'
 	@echo 'make docs    the documentation as a site, in build/docs; every warning is an error'
