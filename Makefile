@@ -7,7 +7,7 @@ PYTHON_OF_VENV := $(VENV)/bin/python
 # Folders that a checkout lacks are left out, so that a part can be tested alone.
 TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults tests/remote tests/chaos tests/typing \
                     tests/examples tests/test_*.py)
-# What needs Ray, joblib, scikit-learn or Dask.
+# What needs Ray, joblib, scikit-learn, Dask or FastAPI.
 ENGINE_TESTS ?= tests/engines tests/examples/test_anywhere.py
 # What is run again on the other versions of Python that this machine has.
 PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract)
@@ -15,14 +15,15 @@ OTHER_VERSIONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-here test-others test-engines chaos lint format bench clean
+.PHONY: help demo test test-here test-others test-engines chaos lint docs format bench clean
 
 help:
 	@echo 'make demo    measure the standard library with all CPUs, and compare with one (ARGS="--json", ...)'
 	@echo 'make test    all tests here, then the portable ones on the other Pythons of this machine (ARGS="-k map", ...)'
-	@echo 'make test-engines   those with Ray, joblib, scikit-learn and Dask, which are installed for it'
+	@echo 'make test-engines   those with Ray, joblib, scikit-learn, Dask and FastAPI, which are installed for it'
 	@echo 'make chaos   break everything at random for a minute, and see whether the rules hold (ARGS="--seconds 3600 --seed 7")'
 	@echo 'make lint    ruff, mypy and pyright'
+	@echo 'make docs    the documentation as a site, in build/docs; every warning is an error'
 	@echo 'make format  let ruff mend what it can'
 	@echo 'make bench   side by side with the rivals that can be installed (ARGS=...)'
 	@echo 'make clean   remove environments and caches'
@@ -63,6 +64,12 @@ lint:
 	$(VENV)/bin/mypy
 	$(VENV)/bin/pyright --pythonpath $(PYTHON_OF_VENV)
 
+# Nothing is fetched but the packages that it is built with.
+docs:
+	@.ci/venv $(VENV)-docs docs
+	$(VENV)-docs/bin/sphinx-build -W --keep-going -q -c docs -d build/doctrees $(ARGS) . build/docs
+	@echo "See build/docs/index.html"
+
 format:
 	@.ci/venv $(VENV) lint
 	$(VENV)/bin/ruff check --fix
@@ -79,5 +86,5 @@ bench:
 	$(VENV)-bench/bin/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-3.* $(VENV)-bench $(VENV)-engines build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-3.* $(VENV)-bench $(VENV)-docs $(VENV)-engines build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The code in the documentation that needs Ray, joblib, scikit-learn or Dask."""
+"""The code in the documentation that needs Ray, joblib, scikit-learn, Dask or FastAPI."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from aioparallel import Host, HostError
+from aioparallel import Host, HostError, RemoteExecutor
 from aioparallel._futures.supervisor import Group
 from aioparallel._workers import ssh
 from aioparallel._workers.ssh import Connections, SshSettings
@@ -143,6 +143,34 @@ async def test_an_ssh_agent(sshd: Start, connections: Connections, agent: str, h
     assert (await fail(connections, Host(base.name, slots=3, options=options))).phase == "auth"
     await connections.connect(Host(base.name, options={**options, "client_keys": str(server.world.key)}))
     assert server.logins == 3
+
+
+async def test_no_agent_is_forwarded(sshd: Start, connections: Connections, agent: str, home: Path) -> None:
+    """What runs on a host does not get at the user's ssh agent, whatever the configuration says; only an option gives it."""
+    server = sshd()
+    (home / "known").write_bytes(server.known_hosts)
+    (home / ".ssh" / "config").write_text(
+        f"Host *\n  ForwardAgent yes\n  ForwardX11 yes\n  IdentityAgent {agent}\n  UserKnownHostsFile ~/known\n"
+    )
+    base = server.host()
+    for options, forwarded in ({}, False), ({"agent_forwarding": True}, True):
+        host = Host(base.machine, port=base.port, username=base.username, python=base.python, options=options)
+        talk = await start(await connections.connect(host))
+        environ = Path(f"/proc/{talk.channel.hello.pid}/environ").read_bytes()
+        assert (b"SSH_AUTH_SOCK=" in environ, b"DISPLAY=" in environ) == (forwarded, False)
+        await talk.channel.aclose()
+
+
+async def test_a_restricted_key(sshd: Start, tmp_path: Path) -> None:
+    """A key that may only run commands is enough: nothing is forwarded, and no terminal is asked for."""
+    server = sshd()
+    server.stop()
+    allowed = server.folder / "authorized_keys"
+    allowed.write_bytes(b"restrict " + public(server.world.key))
+    server.lines = (f"AuthorizedKeysFile {allowed}",)
+    server.start()
+    async with RemoteExecutor([server.host(slots=2)]) as pool:
+        assert await pool.map(abs, range(-20, 0)) == list(range(20, 0, -1))
 
 
 async def test_certificates(sshd: Start, connections: Connections, tmp_path: Path) -> None:

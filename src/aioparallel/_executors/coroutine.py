@@ -27,7 +27,7 @@ class CoroutineExecutor(MappingExecutor):
 
     Args:
         max_concurrency: How many calls run at a time.
-        name: Seen in errors, logs, :meth:`status` and the names of tasks.
+        name: Seen in errors, logs, :meth:`~Executor.status` and the names of tasks.
         max_pending: How many calls may wait for their turn.
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
 

@@ -52,7 +52,7 @@ class ProcessExecutor(ProcessPool):
         max_rss_per_worker: Replace a worker, between calls, when its memory is larger (bytes); a call that
             makes it twice as large is killed (on Linux).
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
-        name: Seen in errors, logs and :meth:`status`.
+        name: Seen in errors, logs and :meth:`~Executor.status`.
         max_pending: How many calls may wait for a worker.
 
     Raises:

@@ -56,7 +56,7 @@ class RayExecutor(Executor):
         max_workers: How many calls are given to Ray at a time. ``None``: all of them, so that a cluster that grows
             sees what there is to do.
         init: Further arguments of ``ray.init``, such as ``{"num_cpus": 8}`` for the size of a local Ray.
-        name: Seen in errors, logs and :meth:`status`.
+        name: Seen in errors, logs and :meth:`~Executor.status`.
         max_pending: How many calls may wait here; those that were given to Ray do not count.
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
 

@@ -58,7 +58,7 @@ class RemoteExecutor(ProcessPool):
         patience: Seconds that calls wait when no host can be used, before they fail.
         ssh: How patient connections are (see :class:`SshSettings`).
         grace: Seconds that a cancelled call has to stop before whoever awaits it goes on.
-        name: Seen in errors, logs and :meth:`status`.
+        name: Seen in errors, logs and :meth:`~Executor.status`.
         max_pending: How many calls may wait for a worker.
 
     Raises:

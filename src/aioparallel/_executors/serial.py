@@ -26,7 +26,7 @@ class SerialExecutor(LocalExecutor):
     Args:
         pickle: Have function, arguments and result (or exception) make the same trip through pickle as to a worker
             process, so that a test notices what would not survive it.
-        name: Seen in errors, logs and :meth:`status`.
+        name: Seen in errors, logs and :meth:`~Executor.status`.
         max_pending: How many calls may wait until the executor is open.
         grace: Seconds that a cancelled coroutine has to stop before whoever awaits it goes on.
 

@@ -33,7 +33,7 @@ class ThreadExecutor(MappingExecutor):
     Args:
         max_workers: How many threads at most; ``None`` means 4 more than the CPUs this process may use, but no more
             than 32, as calls in threads mostly wait.
-        name: Seen in errors, logs, :meth:`status` and, while they work here, the names of threads.
+        name: Seen in errors, logs, :meth:`~Executor.status` and, while they work here, the names of threads.
         max_pending: How many calls may wait for a thread.
         grace: Seconds that closing waits for threads whose calls were cancelled or timed out.
         initializer: Called once in each thread before its first call.

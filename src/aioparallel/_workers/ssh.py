@@ -303,9 +303,13 @@ class Connections:
         return login
 
     def _warn(self, host: Host) -> None:
+        """Warn of a host that nobody checks; for those to whom this warning is an error, it cannot be used."""
         if (host.options or {}).get("known_hosts", ()) is None and host not in self._warned:
+            try:
+                warnings.warn(INSECURE.format(name=host.name), InsecureHostWarning, stacklevel=4)
+            except InsecureHostWarning as warning:
+                raise HostError(str(warning), host=host.name, phase="host key", permanent=True) from warning
             self._warned.add(host)
-            warnings.warn(INSECURE.format(name=host.name), InsecureHostWarning, stacklevel=4)
 
     async def _wait_for(self, login: _Login, user: _Login | None = None) -> Connection:
         """The connection, for itself or for a user who goes through it."""
@@ -397,8 +401,8 @@ class Connections:
 
     async def _go_through(self, host: Host, login: _Login) -> _Login:
         """The login at a jump host, which is kept as long as somebody goes through it."""
-        jump = login.waits_for = self._login_to(host)
         try:
+            jump = login.waits_for = self._login_to(host)
             _refuse_circles(login)
             await self._wait_for(jump, login)
         except HostError as error:

@@ -1,8 +1,9 @@
 """Executors, maps and decorators for code without an event loop.
 
 The executors are those of :mod:`concurrent.futures`: what takes such a one takes these. The verbs are those of
-aioparallel, and block: ``parmap`` returns an iterator, a ``distribute``d function a list, a ``parallelize``d one a
-:class:`concurrent.futures.Future`. They work in any thread, also beside a running event loop, and in notebooks::
+aioparallel, and block: ``parmap`` returns an iterator, a function with ``@distribute`` a list, and one with
+``@parallelize`` a :class:`concurrent.futures.Future`. They work in any thread, also beside a running event loop, and in
+notebooks::
 
     from aioparallel.blocking import ProcessExecutor, parmap
 

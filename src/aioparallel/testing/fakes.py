@@ -95,7 +95,7 @@ class FakeExecutor(Executor):
 
     Args:
         workers: How many calls are begun at a time.
-        name: Seen in errors, logs and :meth:`status`.
+        name: Seen in errors, logs and :meth:`~aioparallel.Executor.status`.
         max_pending: How many calls may wait for a worker.
 
     Cancellation:

@@ -245,16 +245,29 @@ async def test_an_unknown_host(connections: Connections, host: SshHost) -> None:
 
 
 async def test_an_insecure_host(connections: Connections, host: SshHost) -> None:
-    """A host that is not checked says so once, loudly; whoever makes warnings errors is not connected."""
+    """A host that is not checked says so once, loudly; for whoever makes warnings errors it cannot be used."""
     insecure = again(host, options={"known_hosts": None})
     with pytest.warns(InsecureHostWarning, match=rf"{host.name}: the identity of this host is NOT checked") as caught:
         one = await connections.connect(insecure)
     assert len(caught) == 1
     await one.aclose()
     await connections.connect(insecure)
-    with warnings.catch_warnings(action="error"), pytest.raises(InsecureHostWarning):
-        await connections.connect(again(host, options={"known_hosts": None}, slots=3))
+    for _ in range(2):  # asking again does not help
+        with warnings.catch_warnings(action="error"), pytest.raises(HostError, match="is NOT checked") as refused:
+            await connections.connect(again(host, options={"known_hosts": None}, slots=3))
+        assert (refused.value.phase, refused.value.permanent) == ("host key", True)
+        assert isinstance(refused.value.__cause__, InsecureHostWarning)
     assert host.logins == 2
+
+
+async def test_an_insecure_jump_host(connections: Connections, host: SshHost) -> None:
+    """That a jump host is not checked is told of it, and not of those behind it."""
+    insecure = again(host, options={"known_hosts": None})
+    behind = Host("node1", options={"tunnel": insecure})
+    with warnings.catch_warnings(action="error"), pytest.raises(HostError, match="is NOT checked") as refused:
+        await connections.connect(behind)
+    assert str(refused.value).startswith("node1: it is reached through a jump host, which cannot be used.")
+    assert refused.value.permanent
 
 
 @pytest.mark.parametrize(
