@@ -177,6 +177,26 @@ def test_a_policy_of_the_users_own(say: Any) -> None:
     assert policy.asked == [HostLoad("a", 1.0, 3, 3), HostLoad("b", 2.0, 2, 2)]
 
 
+def test_a_policy_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A policy that raises, or names no host, leaves the choice to us; each failure is logged once, with its traceback."""
+
+    class Broken:
+        def __init__(self) -> None:
+            self.answers = iter([KeyError("here"), KeyError("here"), "nowhere", KeyError("there")])
+
+        def choose(self, hosts: Sequence[HostLoad], /) -> Any:
+            answer = next(self.answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    placement = placement_for(Broken())
+    offer(placement, site("a", 1), site("b", 1))
+    assert [str(placement.choose().site) for _ in range(4)] == ["a"] * 4
+    told = [record.exc_info[1].args for record in caplog.records if record.exc_info and record.exc_info[1]]
+    assert told == [("here",), ("there",)]
+
+
 def test_no_policy() -> None:
     """What cannot choose is refused, with what is expected."""
     with pytest.raises(TypeError, match=r"policy='fast': expected WeightedRandom\(\), RoundRobin\(\), LeastLoaded\(\)"):
