@@ -122,6 +122,11 @@ class Member:
         self.news = News()
         """For those who wait for something at this host alone: there are many hosts, and few that care for another."""
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is to end when its calls have, and they have."""
+        return self.state is HostState.DRAINING and not self.site.seats
+
     def status(self) -> HostStatus:
         """How it stands."""
         site = self.site
@@ -218,6 +223,7 @@ class Fleet(Workers):
         if host.slots is not None:
             self._number(member, host.slots)
         self.run.ledger.start_error = None  # calls wait for it, whatever became of the others
+        self._last_up = math.inf  # and the patience begins anew, should it fail as well
         self._group.start_soon(self._keep, member)
 
     async def remove(self, member: Member, *, drain: bool) -> None:
@@ -226,8 +232,9 @@ class Fleet(Workers):
         if drain and member.state is HostState.UP:
             member.state = HostState.DRAINING
             self.pool._carry_out(self.run, self.run.ledger.close_site(member.site))
-            await member.news.until(lambda: not member.site.seats or member.over.is_set())
-        member.scope.cancel()
+            member.news.tell()  # it may have had no worker
+        else:
+            member.scope.cancel()
         await member.over.wait()
         self._look_whether_any_is_left()
 
@@ -257,7 +264,7 @@ class Fleet(Workers):
                     except Exception as error:  # nobody has thought of it, but it is this host's alone
                         self._on_failure(member, _unexpected(member.host, error))
                     self._look_whether_any_is_left()
-                    if member.state is HostState.FAILED:
+                    if member.leaving or member.state is HostState.FAILED:
                         break
                     await anyio.sleep(self._pause(member))
                     self._connections.forget(member.host)
@@ -280,7 +287,7 @@ class Fleet(Workers):
         try:
             await self._use(member, connection)
         finally:
-            await connection.aclose()
+            await self._connections.leave(connection)
 
     async def _use(self, member: Member, connection: Any) -> None:
         from .._workers.bootstrap import start_agent
@@ -300,7 +307,9 @@ class Fleet(Workers):
             await self._open_agent(member, agent)
             station.begin(agent, channel)
             self._on_up(member, station, channel.hello)
-            await member.news.until(lambda: agent.ended.is_set() or member.suspended.is_set())
+            await member.news.until(lambda: agent.ended.is_set() or member.suspended.is_set() or member.is_drained)
+            if member.is_drained:
+                return
             station.lost_because = self._why_lost(member, agent, station)
             self._on_failure(member, station.lost_because)
         finally:
@@ -428,7 +437,8 @@ class Fleet(Workers):
         self.pool._carry_out(self.run, self.run.ledger.fail_all(self._no_host()))
 
     def _pause(self, member: Member) -> float:
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (member.failures - 1)) * (0.5 + random.random())
+        doubled = min(member.failures - 1, 100)  # whoever is away for a night fails more than a thousand times
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**doubled) * (0.5 + random.random())
 
     def _is_any_ready(self) -> bool:
         return self.run.ledger.any_ready
@@ -480,7 +490,7 @@ class Fleet(Workers):
     def spawn(self, step: Spawn) -> None:
         """Have a worker forked where its seat is; after failures, a little later."""
         if step.failures:
-            self.run.loop.call_later(0.05 * 2**step.failures, self._fork, step.seat)
+            self.run.loop.call_later(step.pause, self._fork, step.seat)
         else:
             self._fork(step.seat)
 

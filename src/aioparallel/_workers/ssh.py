@@ -277,6 +277,14 @@ class Connections:
         """
         return await self._wait_for(self._login_to(host))
 
+    async def leave(self, connection: Connection) -> None:
+        """Who has connected to a host needs that no more: close it, unless others go through it, or are about to."""
+        connection.wanted = False
+        login = self._logins.get(connection.host)
+        is_awaited = login is not None and login.connection is connection and login.waiting
+        if not (connection.users or is_awaited):
+            await connection.aclose()
+
     def forget(self, host: Host) -> None:
         """Let go of a host, and of those on the way to it, as far as there is no connection.
 

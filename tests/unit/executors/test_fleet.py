@@ -14,7 +14,16 @@ from typing import Any
 import asyncssh
 import pytest
 
-from aioparallel import HostError, HostStatus, RemoteExecutor, SshSettings, StatefulPool, WorkerLostError, wait_all
+from aioparallel import (
+    Host,
+    HostError,
+    HostStatus,
+    RemoteExecutor,
+    SshSettings,
+    StatefulPool,
+    WorkerLostError,
+    wait_all,
+)
 from aioparallel._executors import fleet, remote
 from aioparallel._workers import bootstrap
 from aioparallel._workers.agents import Agent
@@ -93,10 +102,10 @@ async def test_pauses_grow(hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch
     async with RemoteExecutor(hosts) as pool:
         member = next(iter(pool._hands.members.values()))
         pauses = []
-        for member.failures in range(1, 10):
+        for member.failures in (*range(1, 10), 5000):
             pauses.append(pool._hands._pause(member))
         member.failures = 0
-    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
 
 
 async def test_no_host_is_left(hosts: list[SshHost]) -> None:
@@ -128,8 +137,46 @@ async def test_the_last_host_is_removed_and_another_added(hosts: list[SshHost]) 
         assert first.connections == 0
 
 
+async def test_hosts_that_are_added_in_vain(hosts: list[SshHost]) -> None:
+    """When no host is left, and one that is added then cannot be used either, calls wait no longer than patience."""
+    first, second = hosts
+    async with RemoteExecutor([first], patience=0.3, ssh=SshSettings(connect_timeout=2)) as pool:
+        for host in hosts:
+            host.refuse()
+        first.cut()
+        await until(lambda: status_of(pool, first).state == "waiting")
+        with pytest.raises(HostError, match="no host can be used"):
+            await pool.submit(os.getpid)
+        pool.add_host(second)
+        with pytest.raises(HostError, match=second.name):
+            await pool.submit(os.getpid)
+
+
+async def test_a_jump_host_is_removed(gate: Gate) -> None:
+    """A host that others are reached through may be removed, or lose its agent: their calls go on."""
+    async with ssh_hosts(2, slots=1) as (bastion, inner):
+        jump = Host(bastion.name, slots=1, python=bastion.python, options=bastion.options)
+        behind = Host(inner.name, slots=1, python=inner.python, options={**inner.options, "tunnel": jump})
+        async with RemoteExecutor([jump, behind]) as pool:
+            await until(lambda: [status.state for status in pool.hosts] == ["up", "up"])
+            held = [pool.submit(hold, gate, number) for number in range(2)]
+            await until(lambda: len(gate.entered) == 2)
+            at = {call.info.host: call for call in held}
+            (agent,) = bastion.commands
+            os.kill(agent, signal.SIGKILL)
+            with pytest.raises(WorkerLostError):
+                await at[jump.name]
+            await until(lambda: pool.hosts[0].state == "up")
+            await pool.remove_host(jump)
+            assert bastion.connections == 1
+            gate.open()
+            assert await at[behind.name] in {0, 1}
+            await pool.remove_host(behind)
+            await until(lambda: not bastion.connections)
+
+
 async def test_removing_is_cancelled(hosts: list[SshHost], gate: Gate) -> None:
-    """A host whose removal nobody waits for goes on leaving: it gets no further calls."""
+    """A host whose removal nobody waits for goes on leaving: it gets no further calls, and is left after the last."""
     first, second = hosts
     async with RemoteExecutor([first]) as pool:
         held = pool.submit(hold, gate)
@@ -143,7 +190,8 @@ async def test_removing_is_cancelled(hosts: list[SshHost], gate: Gate) -> None:
         assert await pool.submit(os.getpid) != gate.entered[0]
         gate.open()
         await held
-        await until(lambda: not first.commands or status_of(pool, first).workers == 0)
+        await until(lambda: [status.name for status in pool.hosts] == [second.name])
+        assert (first.commands, first.connections) == ([], 0)
 
 
 async def test_an_agent_that_ends(hosts: list[SshHost]) -> None:
