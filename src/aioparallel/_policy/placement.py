@@ -125,6 +125,8 @@ class ByWeight(Placement):
             moved[moved.index(len(tickets))] = hole
         elif not tickets:
             del self._sites[site.weight]
+        if not places:
+            del self._places[site]  # it may be gone for good
 
     def _choose(self, avoid: Avoid) -> Site:
         for _ in range(self.TRIES):

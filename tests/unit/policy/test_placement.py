@@ -113,6 +113,19 @@ def test_avoiding(policy: Any) -> None:
     assert placement.elsewhere({bad}) is None
 
 
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+def test_sites_are_forgotten(policy: Any) -> None:
+    """Nothing is kept of a site none of whose workers is idle: it may be gone for good."""
+    placement = placement_for(policy)
+    offer(placement, site("kept", 1))
+    for _ in range(200):
+        passing = site("passing", 2)
+        offer(placement, passing)
+        for seat in passing.seats:
+            placement.withdraw(seat)
+    assert max(len(table) for table in vars(placement).values() if isinstance(table, (dict, list))) <= 100
+
+
 def test_last_idle() -> None:
     """On one machine the worker that became idle last goes first, so that those which idle for long can be let go."""
     placement, here = LastIdle(), site("here", 3)
