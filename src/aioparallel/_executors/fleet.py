@@ -353,6 +353,8 @@ class Fleet(Workers):
                 agent = station.agent
                 await member.news.until(lambda: not station.carriers or agent.ended.is_set())
         station.agent_lost()
+        for seat in list(member.site.seats):  # those that were to be started a little later
+            self.run.ledger.discard(seat)
         member.station = None
         self._tell_news(member)
 

@@ -314,6 +314,11 @@ class Ledger:
             self.is_up = self.is_up or not (self._all_or_none and self._roster.starting)
         return self._freed(seat) if seat.worn else []
 
+    def discard(self, seat: Seat) -> None:
+        """A worker that is wanted will not be started; nobody has given it anything."""
+        self._roster.leave(seat, Standing.GONE)
+        self._roster.remove(seat)
+
     def resize(self, seat: Seat, width: int) -> None:
         """A worker runs so many calls at a time from now on."""
         self._roster.resize(seat, width)

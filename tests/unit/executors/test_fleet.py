@@ -367,6 +367,26 @@ async def test_news_of_one_host_wake_nobody_at_another(hosts: list[SshHost], mon
         monkeypatch.undo()
 
 
+async def test_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a host is tried where no worker can be started, it has no more places than it has slots."""
+    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.02)
+
+    def env(index: int) -> dict[str, str]:
+        if index:
+            raise LookupError(f"there is no GPU {index}")
+        return {}
+
+    async with ssh_hosts(2) as (good, bad):
+        async with RemoteExecutor(
+            [Host(good.name, slots=1, python=good.python, options=good.options)], env=env
+        ) as pool:
+            pool.add_host(Host(bad.name, slots=4, python=bad.python, options=bad.options))
+            await until(lambda: bad.logins >= 4)
+            assert "there is no GPU" in str(status_of(pool, bad).error)
+            assert len(pool._run.ledger.seats) <= 5
+            assert pool._run.ledger.width <= 5
+
+
 def refused(host: SshHost) -> Callable[[], None]:
     """Have a host refuse all keys, until what is returned is called."""
     key, host._server.user_key = host._server.user_key, asyncssh.generate_private_key("ssh-ed25519")

@@ -696,6 +696,17 @@ def test_worn_before_it_is_ready() -> None:
     assert call.worker is fresh
 
 
+def test_discarded() -> None:
+    """A worker that is not started after all leaves nothing behind, and is not counted as dead."""
+    desk = Desk(1)
+    seat = desk.worker(1, ready=False)
+    desk.ledger.discard(seat)
+    desk.ledger.check()
+    assert list(desk.ledger.seats) == desk.seats
+    assert (desk.ledger.width, desk.ledger.counts.deaths) == (1, 0)
+    assert desk.ledger.ready(seat) == []
+
+
 def test_a_site_is_closed_while_a_worker_starts() -> None:
     """A worker that starts at a site that is being closed ends when it is ready, and is not replaced."""
     desk = Desk()
