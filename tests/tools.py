@@ -40,6 +40,14 @@ async def until(condition: Callable[[], object], what: str = "", seconds: float 
     return found
 
 
+async def turns(count: int = 20) -> None:
+    """Let the loop go round a few times, so that whatever is about to happen on it has happened."""
+    import asyncio
+
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def wait_for(condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> Any:
     """The same where no loop runs."""
     deadline = time.monotonic() + seconds

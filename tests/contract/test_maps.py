@@ -30,7 +30,7 @@ from aioparallel._futures.smart import wrapped
 from tests.contract import jobs, mapjobs
 from tests.contract.kinds import Kind, every
 from tests.contract.mapjobs import ItemError
-from tests.tools import Gate, Log, until
+from tests.tools import Gate, Log, turns, until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -40,13 +40,17 @@ class Source:
 
     Args:
         end: How many items there are.
-        pause: Seconds before each item.
+        error: What it ends with.
     """
 
     def __init__(self, end: float = float("inf"), error: BaseException | None = None) -> None:
         self.end = end
         self.error = error
         self.pulled = 0
+        self.allowed = float("inf")
+        """So many may be pulled for now."""
+        self.hasty = False
+        """Whether more were pulled than were allowed at that moment."""
         self.closed = False
         self.threads: set[int] = set()
 
@@ -54,13 +58,17 @@ class Source:
         self.threads.add(threading.get_ident())
         try:
             while self.pulled < self.end:
-                self.pulled += 1
+                self._pull()
                 yield self.pulled - 1
             if self.error is not None:
                 raise self.error
         finally:
             self.threads.add(threading.get_ident())
             self.closed = True
+
+    def _pull(self) -> None:
+        self.pulled += 1
+        self.hasty = self.hasty or self.pulled > self.allowed
 
 
 class AsyncSource(Source):
@@ -75,7 +83,7 @@ class AsyncSource(Source):
         try:
             while self.pulled < self.end:
                 await asyncio.sleep(0)
-                self.pulled += 1
+                self._pull()
                 yield self.pulled - 1
             if self.error is not None:
                 raise self.error
@@ -265,12 +273,14 @@ async def test_endless_input_is_pulled_by_at_most_prefetch(
     """However slow the consumer is, no more than ``prefetch`` items are in flight or buffered."""
     items = source()
     async with pool.map(kind.fit(mapjobs.double), items, prefetch=5, ordered=ordered) as results:
-        for taken in range(1, 8):
+        for taken in range(1, 20):
+            items.allowed = taken + 5  # the one that is asked for now makes room for another
             await anext(results)
             await until(lambda taken=taken: items.pulled >= taken + 5, "the window is filled again")
-            await asyncio.sleep(0.01)  # there is no event for what must not happen
-            assert items.pulled == taken + 5
+            await until(lambda: not pool.task_count, "all that was pulled has ended")
+            assert not items.hasty
     assert items.closed
+    assert not items.hasty
 
 
 @every()
@@ -280,12 +290,15 @@ async def test_slow_consumer_stops_the_source(kind: Kind, pool: Any, source: typ
     items = source()
     async with pool.map(kind.fit(mapjobs.double), items, ordered=False) as results:
         await anext(results)
-        seen = [-1, -2]
-        while seen[-1] != seen[-2] or pool.task_count:
-            await asyncio.sleep(0.02)
-            seen.append(items.pulled)
-            assert len(seen) < 500, "it goes on and on"
-        assert items.pulled < 10_000, "more than a few milliseconds' worth"
+        items.allowed = 10_000  # more than a few milliseconds' worth
+        looks: deque[tuple[int, int]] = deque(maxlen=20)
+
+        def has_stopped() -> bool:
+            looks.append((items.pulled, pool.task_count))
+            return looks.count((items.pulled, 0)) == looks.maxlen
+
+        await until(lambda: items.hasty or has_stopped(), "no item is pulled any more")
+        assert not items.hasty
 
 
 @every()
@@ -363,8 +376,7 @@ async def test_async_input_is_opened_pulled_and_closed_by_one_task(kind: Kind, p
     neighbour = wrapped(asyncio.sleep(30))
     async with pool.map(kind.fit(mapjobs.double), items()) as results:
         assert [await anext(results) for _ in range(5)] == [0, 2, 4, 6, 8]
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await turns()
     assert not neighbour.done(), "closing disturbs nobody else on this loop"
     neighbour.cancel()
 
@@ -383,9 +395,9 @@ async def test_break_in_async_with_ends_everything(kind: Kind, pool: Any, source
                 break
     assert items.closed
     assert pool.task_count == 0
-    begun, pulled = len(log.lines), items.pulled
-    await asyncio.sleep(0.02)
-    assert items.pulled == pulled
+    begun, items.allowed = len(log.lines), items.pulled
+    await pool.aclose()
+    assert not items.hasty
     in_hand = 0 if kind.stops else 2  # a thread that was in an item cannot be stopped in the middle of it
     assert begun <= len(log.lines) <= begun + in_hand
 
@@ -514,7 +526,7 @@ async def test_nothing_is_said_about_a_map_that_is_left(
     pool.map(kind.fit(mapjobs.double), Source())
     await until(lambda: pool.task_count == 0)
     gc.collect()
-    await asyncio.sleep(0.01)
+    await turns()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not recwarn.list
 
@@ -702,7 +714,7 @@ async def test_finish_lets_running_items_end(kind: Kind, pool: Any, gate: Gate) 
     consumer = asyncio.ensure_future(consume())
     await until(lambda: pool.status().failed == 1)
     running = len(gate.entered)
-    await asyncio.sleep(0.02)
+    await turns()
     assert not consumer.done(), "the error waits for what runs"
     gate.open()
     with pytest.raises(ItemError):

@@ -41,6 +41,7 @@ from aioparallel import (
     wait_all,
     wait_any,
 )
+from tests.tools import turns, until
 
 METHODS = ["thread", "process"]
 
@@ -262,13 +263,7 @@ async def test_calls_leave_nothing_behind() -> None:
     seen = weakref.ref(argument)
     assert await same(argument) is argument
     del argument
-    for _ in range(100):
-        await asyncio.sleep(0.01)
-        gc.collect()
-        if seen() is None:
-            break
-    await bare(1)
-    assert seen() is None
+    await until(lambda: (gc.collect(), seen())[1] is None)
 
 
 async def test_process_from_thread() -> None:
@@ -514,7 +509,7 @@ async def test_cause_of_remote_failures() -> None:
 async def test_cancelling_what_runs(event: asyncio.Event) -> None:
     """A running call can be cancelled; pyutils could cancel only what had not begun."""
     future = held(event, 1)
-    await asyncio.sleep(0.01)
+    await until(lambda: future.info.state == "running")
     assert future.cancel()
     await asyncio.wait([future], timeout=5)
     assert future.cancelled()
@@ -526,7 +521,8 @@ async def test_callbacks() -> None:
     future = bare(1)
     future.add_done_callback(seen.append)
     await future
-    await asyncio.sleep(0.01)
+    await until(lambda: seen)
+    await turns()
     assert len(seen) == 1
     assert seen[0] is future
 

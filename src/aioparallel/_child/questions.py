@@ -48,7 +48,7 @@ REFUSED = "refused"
 UNKNOWN = "unknown"
 """Not known to the executor either: the host's own must do."""
 FAILED = "failed"
-"""It should have been sent, but the agent could not keep it, for the reason in ``text``."""
+"""It should have been sent, but could not be read here or kept there, for the reason in ``text``."""
 
 QUESTION = Struct("<IBH")
 ANSWER = Struct("<I")
@@ -165,7 +165,8 @@ class Responder:
         answer = dict(message)
         question = str(answer.pop("name", "")), bool(answer.pop("send", 0))
         known = self._expect(answer, question[0]) if answer.get("kind") == FILES else answer
-        self._known[question] = known
+        if answer.get("kind") != FAILED:  # the next time it may turn out better
+            self._known[question] = known
         for connection, serial in self._asked.pop(question, []):
             self._serve(connection, serial, known)
 

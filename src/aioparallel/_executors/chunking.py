@@ -103,6 +103,8 @@ class Chunk:
         self.count = len(items)
 
     def __call__(self, _: SmartFuture[Any]) -> None:
+        if isinstance(call := self.future._source, Call):
+            call.give_back = None  # it refers to this chunk: both, and the items, would wait for the garbage collector
         self.flow.on_ended(self)
 
     def give_back(self, start: int) -> None:

@@ -12,7 +12,7 @@ Guarantees:
 * One task keeps one host, in the pool's group; it alone opens and closes what belongs to that host. However it ends,
   nothing is left of the host: no connection, no process over there (or, if it cannot be reached any more, none
   when its lease is over), and no seat.
-* A host that cannot be used never fails the pool as long as another can.
+* A host that cannot be used never fails the pool as long as another can, whatever goes wrong with it.
 * When none can, calls wait at most ``patience`` seconds for one to come back; when none ever will, not at all.
 """
 
@@ -37,6 +37,7 @@ from .._model.hosts import Host
 from .._policy.seats import Seat, Site
 from .._policy.steps import Spawn, Suspend
 from .._workers.agents import Agent
+from .._workers.modules import undescribed
 from .._workers.station import Carrier, Gone, RemoteStation
 from .workers import Workers
 
@@ -118,6 +119,13 @@ class Member:
         self.over = anyio.Event()
         self.suspended = anyio.Event()
         """Set when no worker can be started there."""
+        self.news = News()
+        """For those who wait for something at this host alone: there are many hosts, and few that care for another."""
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether it is to end when its calls have, and they have."""
+        return self.state is HostState.DRAINING and not self.site.seats
 
     def status(self) -> HostStatus:
         """How it stands."""
@@ -144,14 +152,18 @@ class Fleet(Workers):
         super().__init__(pool, run)
         self.pool: RemoteExecutor = pool
         self.members: dict[Host, Member] = {}
+        self._by_site: dict[Site, Member] = {}
         self._connections: Any = None
         self._news = News()
+        """For whoever waits until the pool is open."""
         self._indexes = 0
         self._last_up = math.inf
         """When the last host was lost (``time.monotonic``); ``inf`` while there is one."""
         self._gate = anyio.CapacityLimiter(AT_ONCE)
         self._waits_for_all = False
         """Whether the pool is about to open, and will when all workers of its hosts are there."""
+        self._start_error: WorkerStartError | None = None
+        """Why it will not, then: a worker cannot be started."""
 
     # Life
 
@@ -176,9 +188,9 @@ class Fleet(Workers):
         for host in hosts:
             self.add(host)
         enough = self._is_each_ready if wait_for_all else self._is_any_ready
-        await self._news.until(lambda: enough() or self._has_each_failed() or self._start_error())
-        if self._start_error():
-            raise self._start_error()
+        await self._news.until(lambda: enough() or self._start_error is not None or self._has_each_failed())
+        if self._start_error is not None:
+            raise self._start_error
         if not self._is_any_ready():
             raise self._no_host()
         self._waits_for_all, self.run.ledger.is_up = False, True
@@ -207,9 +219,11 @@ class Fleet(Workers):
         if host in self.members:
             raise ValueError(f"{host} is a host of {self.pool.name} already")
         member = self.members[host] = Member(host)
+        self._by_site[member.site] = member
         if host.slots is not None:
             self._number(member, host.slots)
         self.run.ledger.start_error = None  # calls wait for it, whatever became of the others
+        self._last_up = math.inf  # and the patience begins anew, should it fail as well
         self._group.start_soon(self._keep, member)
 
     async def remove(self, member: Member, *, drain: bool) -> None:
@@ -218,8 +232,9 @@ class Fleet(Workers):
         if drain and member.state is HostState.UP:
             member.state = HostState.DRAINING
             self.pool._carry_out(self.run, self.run.ledger.close_site(member.site))
-            await self._news.until(lambda: not member.site.seats or member.over.is_set())
-        member.scope.cancel()
+            member.news.tell()  # it may have had no worker
+        else:
+            member.scope.cancel()
         await member.over.wait()
         self._look_whether_any_is_left()
 
@@ -246,17 +261,20 @@ class Fleet(Workers):
                         await self._serve(member)
                     except AioParallelError as error:
                         self._on_failure(member, error)
+                    except Exception as error:  # nobody has thought of it, but it is this host's alone
+                        self._on_failure(member, _unexpected(member.host, error))
                     self._look_whether_any_is_left()
-                    if member.state is HostState.FAILED:
+                    if member.leaving or member.state is HostState.FAILED:
                         break
                     await anyio.sleep(self._pause(member))
                     self._connections.forget(member.host)
                 while member.state is HostState.FAILED:
                     await anyio.sleep_forever()  # so that it is there to be seen, and to be removed
         finally:
-            self.members.pop(member.host, None)
+            del self.members[member.host], self._by_site[member.site]
+            self._connections.forget(member.host)
             member.over.set()
-            self._news.tell()
+            self._tell_news(member)
 
     async def _serve(self, member: Member) -> None:
         """Use a host until it is lost, which is told at once: what is left of it may take a while to clear away.
@@ -269,7 +287,7 @@ class Fleet(Workers):
         try:
             await self._use(member, connection)
         finally:
-            await connection.aclose()
+            await self._connections.leave(connection)
 
     async def _use(self, member: Member, connection: Any) -> None:
         from .._workers.bootstrap import start_agent
@@ -282,14 +300,16 @@ class Fleet(Workers):
 
         station = RemoteStation(self.run.loop, self, setup, pool.grace, member.host.name, pool.lease, on_ask)
         agent = Agent(station)
-        agent.on_end = self._news.tell
+        agent.on_end = member.news.tell
         channel = await start_agent(connection, agent, seconds=pool.ssh.start_timeout)
         agent.channel = channel
         try:
             await self._open_agent(member, agent)
             station.begin(agent, channel)
             self._on_up(member, station, channel.hello)
-            await self._news.until(lambda: agent.ended.is_set() or member.suspended.is_set())
+            await member.news.until(lambda: agent.ended.is_set() or member.suspended.is_set() or member.is_drained)
+            if member.is_drained:
+                return
             station.lost_because = self._why_lost(member, agent, station)
             self._on_failure(member, station.lost_because)
         finally:
@@ -331,18 +351,23 @@ class Fleet(Workers):
                 station.bid_farewell(carrier, politely=not carrier.seat.held)
             with anyio.move_on_after(self.pool.grace):
                 agent = station.agent
-                await self._news.until(lambda: not station.carriers or agent.ended.is_set())
+                await member.news.until(lambda: not station.carriers or agent.ended.is_set())
         station.agent_lost()
+        for seat in list(member.site.seats):  # those that were to be started a little later
+            self.run.ledger.discard(seat)
         member.station = None
-        self._news.tell()
+        self._tell_news(member)
 
     # Modules
 
     async def _tell(self, station: RemoteStation, name: str, send: bool) -> None:
-        """Tell an agent what a module is, and send it if it is to travel."""
-        module = await self.pool._modules.describe_in_thread(name, send=send)
-        answer = module.answer()
-        station.say(op="answer", **answer)
+        """Tell an agent what a module is, and send it if it is to travel; a worker waits for that, whatever happens."""
+        try:
+            module = await self.pool._modules.describe_in_thread(name, send=send)
+        except Exception as error:
+            _log.warning("%s: the module %s cannot be described", self.pool.name, name, exc_info=error)
+            module = undescribed(name, send, error)
+        station.say(op="answer", **module.answer())
         if module.archive is not None:
             station.post(module.archive.digest, module.pieces())
 
@@ -387,6 +412,11 @@ class Fleet(Workers):
         _log.warning("%s: %s", self.pool.name, error)
         if self.pool._observers:
             self.pool._observers.host_lost(member.host.name, error, permanent)
+        self._tell_news(member)
+
+    def _tell_news(self, member: Member) -> None:
+        """Something has changed at a host, which may matter to those who wait for the pool, too."""
+        member.news.tell()
         self._news.tell()
 
     def _look_whether_any_is_left(self) -> None:
@@ -409,7 +439,8 @@ class Fleet(Workers):
         self.pool._carry_out(self.run, self.run.ledger.fail_all(self._no_host()))
 
     def _pause(self, member: Member) -> float:
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (member.failures - 1)) * (0.5 + random.random())
+        doubled = min(member.failures - 1, 100)  # whoever is away for a night fails more than a thousand times
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**doubled) * (0.5 + random.random())
 
     def _is_any_ready(self) -> bool:
         return self.run.ledger.any_ready
@@ -420,11 +451,6 @@ class Fleet(Workers):
             member.failures or (member.slots and member.site.ready == self._workers_of(member))
             for member in self.members.values()
         )
-
-    def _start_error(self) -> Any:
-        """Why a worker cannot be started, if that keeps the pool from opening."""
-        errors = [member.error for member in self.members.values() if isinstance(member.error, WorkerStartError)]
-        return errors[0] if errors and self._waits_for_all else None
 
     def _has_each_failed(self) -> bool:
         return all(member.failures for member in self.members.values())
@@ -466,20 +492,22 @@ class Fleet(Workers):
     def spawn(self, step: Spawn) -> None:
         """Have a worker forked where its seat is; after failures, a little later."""
         if step.failures:
-            self.run.loop.call_later(0.05 * 2**step.failures, self._fork, step.seat)
+            self.run.loop.call_later(step.pause, self._fork, step.seat)
         else:
             self._fork(step.seat)
 
     def suspend(self, step: Suspend) -> None:
         """No worker can be started at a site: give it up for a while."""
-        member = self._member_of(step.site)
+        member = self._by_site.get(step.site)
         if member is not None:
             member.error = step.error
             member.suspended.set()
-            self._news.tell()
+            if self._waits_for_all:
+                self._start_error = step.error
+            self._tell_news(member)
 
     def _fork(self, seat: Seat) -> None:
-        member = self._member_of(seat.site)
+        member = self._by_site.get(seat.site)
         if member is None or member.station is None or seat not in self.run.ledger.seats:
             return
         try:
@@ -498,14 +526,11 @@ class Fleet(Workers):
         lost.__cause__ = error
         self.pool._carry_out(self.run, self.run.ledger.gone(seat, (), lambda _: lost, time.time()))
 
-    def _member_of(self, site: Site) -> Member | None:
-        return next((member for member in self.members.values() if member.site is site), None)
-
     # What workers say
 
     def worker_ready(self, carrier: Carrier) -> None:
         """A worker has started, and takes calls."""
-        member = self._member_of(carrier.seat.site)
+        member = self._by_site.get(carrier.seat.site)
         if member is not None and member.state is HostState.CONNECTING:
             member.state = HostState.UP
             member.failures = 0
@@ -526,7 +551,21 @@ class Fleet(Workers):
     def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
         """A worker has ended: settle what it leaves behind."""
         super().worker_gone(carrier, gone)
-        self._news.tell()
+        member = self._by_site.get(carrier.seat.site)
+        if member is not None:
+            member.news.tell()
+
+
+def _unexpected(host: Host, error: Exception) -> HostError:
+    """What is told of a failure that nobody has thought of; all there is to know of it is in the log."""
+    _log.warning("%s: an unexpected error", host, exc_info=error)
+    told = HostError(
+        f"{host}: it cannot be used because of an unexpected {type(error).__name__}: {error}\n"
+        "The log has its traceback. Unless your ssh configuration or the host's options explain it, please report it.",
+        host=host.name,
+    )
+    told.__cause__ = error
+    return told
 
 
 def _mismatches(errors: dict[str, Any]) -> str:

@@ -49,12 +49,12 @@ class MappingExecutor(LocalExecutor):
 
     def __init__(self, size: int, *, name: str | None, max_pending: float, grace: float) -> None:
         super().__init__(size, name=name, max_pending=max_pending, grace=grace)
-        self._batches: dict[Call, tuple[Batch, Callable[[int], None]]] = {}
-        """Chunks under way, and what takes the items that are taken from them."""
+        self._chunks: dict[Call, None] = {}
+        """Those under way, as far as there is something in them that could go to others."""
         self._looking = False
 
     async def _open(self, run: Run) -> None:
-        self._batches.clear()
+        self._chunks.clear()
         self._looking = False
         await super()._open(run)
 
@@ -69,40 +69,27 @@ class MappingExecutor(LocalExecutor):
     def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
         return shape_of(fn) is self._shape
 
-    def _submit_chunk(
+    def _chunk(
         self,
         target: MapTarget,
         fn: Callable[..., Any],
         items: tuple[Any, ...],
         options: CallOptions,
-        *,
         stop_at_failure: bool,
-        give_back: Callable[[int], None],
-    ) -> SmartFuture[Any]:
-        """Hand over a chunk of a map, on the loop's thread.
-
-        Returns:
-            The future of (values, failures by index), for as many of the items as have ended; the others did
-            not begin.
-        """
-        run = self._run
-        if run is None or run.closing:
-            raise self._closed()
-        batch = self._batch(target.fn, function_name(fn), items, stop_at_failure)
-        call = Call(self, batch, (), {}, options)
+    ) -> Call:
+        call = Call(self, self._batch(target.fn, function_name(fn), items, stop_at_failure), (), {}, options)
         call.context = copy_context()
-        future: SmartFuture[Ended] = SmartFuture(call, run.loop)
-        call.future = future
-        self._batches[call] = batch, give_back
-        call.give_back = give_back  # it says that the call is a chunk
+        return call
+
+    def _send_chunk(self, run: Run, call: Call) -> None:
+        future: SmartFuture[Ended] = call.future
         future._watch(lambda _: self._chunk_ended(run, call, future))
-        self._enqueue(run, call)
+        self._chunks[call] = None
+        super()._send_chunk(run, call)
         self._look_later(run)
-        return future
 
     def _chunk_ended(self, run: Run, call: Call, future: SmartFuture[Ended]) -> None:
-        self._batches.pop(call, None)
-        call.give_back = None
+        self._chunks.pop(call, None)
         if future._succeeded():
             values, failures = future.result()
             counts = run.ledger.counts  # which has one for the chunk as a whole
@@ -110,7 +97,7 @@ class MappingExecutor(LocalExecutor):
             counts.failed += len(failures)
 
     def _look_later(self, run: Run) -> None:
-        if self._batches and not self._looking:
+        if self._chunks and not self._looking:
             self._looking = True
             run.loop.call_later(LOOK_SECONDS, self._look, run)
 
@@ -118,9 +105,11 @@ class MappingExecutor(LocalExecutor):
         """Where a chunk turns out to be long, let the items in it that have not begun go to others."""
         self._looking = False
         now = time.time()
-        for call, (batch, give_back) in list(self._batches.items()):
+        for call in list(self._chunks):
             age = now - call.begun_at if call.begun_at is not None else 0
-            if age > LONGEST or (age > LOOK_SECONDS and run.ledger.running < self._capacity()):
-                self._batches.pop(call, None)
-                give_back(batch.take_rest())
+            is_long = age > LONGEST or (age > LOOK_SECONDS and run.ledger.running < self._capacity())
+            if is_long and call.give_back is not None:
+                self._chunks.pop(call, None)
+                batch: Batch = call.fn  # type: ignore[assignment]
+                call.give_back(batch.take_rest())
         self._look_later(run)

@@ -687,6 +687,49 @@ class Executor(ABC):
             await self._until(run, lambda: run.closing or self._has_room(run))
         return self._submit(fn, args, kwargs, options, function=function)
 
+    def _submit_chunk(
+        self,
+        target: Any,
+        fn: Callable[..., Any],
+        items: tuple[Any, ...],
+        options: CallOptions,
+        *,
+        stop_at_failure: bool,
+        give_back: Callable[[int], None],
+    ) -> SmartFuture[Any]:
+        """Hand over a chunk of a map, on the loop's thread.
+
+        Args:
+            target: What ``_map_target`` has made of the function.
+            fn: The function.
+            items: The items.
+            options: For the chunk as one call.
+            stop_at_failure: Whether the chunk ends with the first item that fails.
+            give_back: Told from which item on the chunk will not run them, where that is found out while it runs.
+
+        Returns:
+            The future of (values, failures by index), for as many of the items as have ended; the others did
+            not begin. If it fails with a :exc:`WorkerLostError`, ``error.ended`` is the same for the items before the
+            one that ran, or ``None`` where that is not known.
+        """
+        run = self._run
+        if run is None or run.closing:
+            raise self._closed()
+        call = self._chunk(target, fn, items, options, stop_at_failure)
+        call.give_back = give_back
+        call.future = SmartFuture(call, run.loop)
+        self._send_chunk(run, call)
+        return call.future
+
+    def _chunk(
+        self, target: Any, fn: Callable[..., Any], items: tuple[Any, ...], options: CallOptions, stop_at_failure: bool
+    ) -> Call:
+        """A call for a chunk, ready to travel; for executors that take chunks."""
+        raise NotImplementedError
+
+    def _send_chunk(self, run: Run, call: Call) -> None:
+        self._enqueue(run, call)
+
     def _map(
         self, fn: Callable[..., Any], items: Any, keywords: Mapping[str, Any], defaults: CallOptions
     ) -> ParallelMap[Any]:

@@ -21,7 +21,7 @@ from .mapoptions import checked_count
 from .pool import Executor, Run
 from .stream import Step, Stream
 
-__all__ = ["ProcessPool", "WorkerSteps"]
+__all__ = ["ProcessPool", "WorkerSteps", "packed_chunk"]
 
 
 class Hands(Protocol):
@@ -116,33 +116,16 @@ class ProcessPool(Executor):
         """Whether items of a map of this function may travel together."""
         return self.threads_per_worker == 1 and shape_of(fn) is Shape.PLAIN
 
-    def _submit_chunk(
+    def _chunk(
         self,
         target: Function,
         fn: Callable[..., Any],
         items: tuple[Any, ...],
         options: CallOptions,
-        *,
         stop_at_failure: bool,
-        give_back: Callable[[int], None],
-    ) -> SmartFuture[Any]:
-        """Hand over a chunk of a map, on the loop's thread.
-
-        Returns:
-            The future of (values, failures by index), for as many of the items as have ended; the others did
-            not begin. If it fails with a :exc:`WorkerLostError`, ``error.ended`` is the same for the items before the
-            one that ran.
-        """
-        run = self._run
-        if run is None or run.closing:
-            raise self._closed()
-        call = Call(self, fn, (), {}, options)
-        call.kind = wire.CHUNK_TO_FAILURE if stop_at_failure else wire.CHUNK
-        call.function, call.give_back = target, give_back
-        call.payload = pack_arguments(items, {}, target.name, out_of_band=False, reach=self._reach)
-        call.future = SmartFuture(call, run.loop)
-        self._enqueue(run, call)
-        return call.future
+    ) -> Call:
+        payload = pack_arguments(items, {}, target.name, out_of_band=False, reach=self._reach)
+        return packed_chunk(self, target, fn, payload, options, stop_at_failure)
 
     def _place(self, run: Run, step: Place) -> None:
         self._hands.place(step)
@@ -155,6 +138,16 @@ class ProcessPool(Executor):
 
     def _began(self, call: Call) -> float | None:
         return call.begun_at if self._run is None else self._hands.began(call)
+
+
+def packed_chunk(
+    pool: Executor, target: Function, fn: Callable[..., Any], payload: Any, options: CallOptions, stop_at_failure: bool
+) -> Call:
+    """The call for a chunk whose items were packed for a worker process."""
+    call = Call(pool, fn, (), {}, options)
+    call.kind = wire.CHUNK_TO_FAILURE if stop_at_failure else wire.CHUNK
+    call.function, call.payload = target, payload
+    return call
 
 
 class WorkerSteps:

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._child import wire
 from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
 from .._model.options import CallOptions
@@ -26,7 +25,7 @@ from .._workers.raylink import Link, enter
 from .._workers.shipping import Function, Functions, pack_arguments
 from .mapoptions import checked_count
 from .pool import Executor, Run, View
-from .processes import WorkerSteps
+from .processes import WorkerSteps, packed_chunk
 from .rayerrands import Errands
 from .rayoptions import RayOptions
 from .stream import Stream
@@ -185,31 +184,16 @@ class RayExecutor(Executor):
     def _takes_chunks(self, fn: Callable[..., Any]) -> bool:
         return shape_of(fn) is Shape.PLAIN
 
-    def _submit_chunk(
+    def _chunk(
         self,
         target: Function,
         fn: Callable[..., Any],
         items: tuple[Any, ...],
         options: CallOptions,
-        *,
         stop_at_failure: bool,
-        give_back: Callable[[int], None],
-    ) -> SmartFuture[Any]:
-        """Hand over a chunk of a map, on the loop's thread.
-
-        Returns:
-            The future of (values, failures by index), for as many of the items as have ended; the others did not begin.
-        """
-        run = self._run
-        if run is None or run.closing:
-            raise self._closed()
-        call = Call(self, fn, (), {}, self._defaults.with_all_of(options))
-        call.kind = wire.CHUNK_TO_FAILURE if stop_at_failure else wire.CHUNK
-        call.function = target
-        call.payload = pack_arguments(items, {}, target.name)
-        call.future = SmartFuture(call, run.loop)
-        self._enqueue(run, call)
-        return call.future
+    ) -> Call:
+        payload = pack_arguments(items, {}, target.name)
+        return packed_chunk(self, target, fn, payload, self._defaults.with_all_of(options), stop_at_failure)
 
     def _place(self, run: Run, step: Place) -> None:
         assert self._errands is not None, "Ray is there before the ledger has a seat for it"

@@ -30,9 +30,6 @@ from .rayerrands import Errands, farewell, kill
 
 __all__ = ["StateActors"]
 
-START_PAUSE = 0.05
-"""Seconds before a worker is started again that has failed to start; doubled each time."""
-
 
 class StateActors(RayExecutor):
     """Actors that build their states as they start.
@@ -124,7 +121,7 @@ class Actors(Errands):
     def spawn(self, step: Spawn) -> None:
         """Have Ray start an actor; after failures, a little later."""
         if step.failures:
-            self.run.loop.call_later(START_PAUSE * 2**step.failures, self._start, step.seat)
+            self.run.loop.call_later(step.pause, self._start, step.seat)
         else:
             self._start(step.seat)
 

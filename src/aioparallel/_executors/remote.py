@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .._child.boot import boot_id
@@ -28,6 +30,8 @@ __all__ = ["RemoteExecutor", "checked_hosts"]
 EDIT_SECONDS = 0.5
 """So often it is looked, while calls come, whether modules were edited."""
 QUICK = 0.005
+
+_log = logging.getLogger("aioparallel")
 
 
 class RemoteExecutor(ProcessPool):
@@ -236,7 +240,8 @@ class RemoteExecutor(ProcessPool):
             return
         if self._look_is_quick:
             began = time.monotonic()
-            self._renew(self._modules.changed())
+            with self._complaining():
+                self._renew(self._modules.changed())
             self._looked_at = time.monotonic()
             self._look_is_quick = self._looked_at - began < QUICK
         else:
@@ -245,14 +250,29 @@ class RemoteExecutor(ProcessPool):
 
     async def _look_in_thread(self) -> None:
         try:
-            self._renew(await self._modules.changed_in_thread())
+            with self._complaining():
+                self._renew(await self._modules.changed_in_thread())
         finally:
             self._looked_at = time.monotonic()
             self._looking = False
 
+    @contextmanager
+    def _complaining(self) -> Iterator[None]:
+        """To look for edited modules must not fail the call that comes by, nor the pool; each failure is told once."""
+        try:
+            yield
+        except Exception as error:
+            if self._complaint != repr(error):
+                self._complaint = repr(error)
+                text = "%s: it cannot be seen whether modules were edited"
+                _log.warning(text, self.name, exc_info=error)
+
     def _renew(self, names: set[str]) -> None:
         if names and self._fleet is not None:
             self._fleet.renew(names)
+
+    _complaint = ""
+    """Why that could not be done the last time it failed."""
 
     _look_is_quick = True
     """Whether it takes so little time to look for edited modules that it can be done at once."""

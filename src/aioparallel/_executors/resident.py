@@ -136,7 +136,7 @@ class Resident(Workers):
     def spawn(self, step: Spawn) -> None:
         """Ask the agent for a worker; after failures, a little later."""
         if step.failures:
-            self.run.loop.call_later(0.05 * 2**step.failures, self._fork, step.seat)
+            self.run.loop.call_later(step.pause, self._fork, step.seat)
         else:
             self._fork(step.seat)
 

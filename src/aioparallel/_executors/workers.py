@@ -200,9 +200,10 @@ class Workers:
 
     def worker_ready(self, carrier: Carrier) -> None:
         """A worker has started, and takes calls."""
-        self.run.ledger.ready(carrier.seat)
+        steps = self.run.ledger.ready(carrier.seat)
         if self.pool._observers:
             self.pool._observers.worker_started(carrier.seat)
+        self.pool._carry_out(self.run, steps)
         self.pool._pump(self.run)
         self.run.quiet.set()  # there may be room in the queue
 
@@ -241,6 +242,8 @@ class Workers:
     def worker_gone(self, carrier: Carrier, gone: Gone) -> None:
         """A worker has ended: settle what it leaves behind."""
         self._watched.pop(carrier, None)
+        for call in carrier.seat.held.values() if self._timers else ():
+            self._forget_timer(call)
         running = _may_have_run(carrier, gone) if gone.running is None else gone.running
         ended = {number: self._recover(carrier, number) for number in running}
 

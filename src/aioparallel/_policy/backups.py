@@ -18,7 +18,7 @@ from .latency import Latencies
 __all__ = ["BackupDesk"]
 
 MANY = 1000
-"""So many functions are remembered, beside those that have calls at a worker."""
+"""So many functions are remembered, beside some for each that has calls at a worker."""
 TAIL = 5.0
 """What takes so many times the median is late, whatever the quantile: the tail of most functions is shorter."""
 COLD_SECONDS = 1.0
@@ -52,6 +52,8 @@ class BackupDesk:
         self.copies = 0
         """How many copies were made."""
         self._functions: dict[Any, _Function] = {}
+        self._room = MANY
+        """At so many functions it is looked which can be forgotten."""
 
     def placed(self, calls: list[Call]) -> None:
         """Calls were given to a worker; some of them may be copied."""
@@ -65,8 +67,9 @@ class BackupDesk:
             function.held[call] = None
 
     def _new(self, key: Any) -> _Function:
-        if len(self._functions) >= MANY:  # lambdas made by the thousand, say
+        if len(self._functions) >= self._room:  # lambdas made by the thousand, say
             self._functions = {each: found for each, found in self._functions.items() if found.held}
+            self._room = MANY + 2 * len(self._functions)  # so that it need not be done again for each
         function = self._functions[key] = _Function()
         return function
 

@@ -303,15 +303,21 @@ class Ledger:
         self._roster.add(seat)
         return [Spawn(seat)]
 
-    def ready(self, seat: Seat) -> None:
-        """A worker has started and takes calls."""
+    def ready(self, seat: Seat) -> list[Instruction]:
+        """A worker has started and takes calls, unless it was to end before it came to that."""
         if seat.standing is not Standing.STARTING:
-            return
+            return []
         self._roster.has_started(seat)
         seat.site.start_failures = 0
         if self.start_error is None or self.is_up or not self._all_or_none:
             self.start_error = None
             self.is_up = self.is_up or not (self._all_or_none and self._roster.starting)
+        return self._freed(seat) if seat.worn else []
+
+    def discard(self, seat: Seat) -> None:
+        """A worker that is wanted will not be started; nobody has given it anything."""
+        self._roster.leave(seat, Standing.GONE)
+        self._roster.remove(seat)
 
     def resize(self, seat: Seat, width: int) -> None:
         """A worker runs so many calls at a time from now on."""

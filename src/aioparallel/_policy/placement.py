@@ -6,6 +6,7 @@ Choosing costs the same with ten workers as with thirty thousand. Chance is an a
 
 from __future__ import annotations
 
+import logging
 import random
 from abc import ABC, abstractmethod
 from bisect import bisect_right
@@ -30,6 +31,8 @@ __all__ = [
 ]
 
 Avoid = Collection[Site]
+
+_log = logging.getLogger("aioparallel")
 
 
 class Placement(ABC):
@@ -122,6 +125,8 @@ class ByWeight(Placement):
             moved[moved.index(len(tickets))] = hole
         elif not tickets:
             del self._sites[site.weight]
+        if not places:
+            del self._places[site]  # it may be gone for good
 
     def _choose(self, avoid: Avoid) -> Site:
         for _ in range(self.TRIES):
@@ -190,17 +195,29 @@ class ByLoad(Placement):
 
 
 class ByHand(Placement):
-    """As somebody else's policy says."""
+    """As somebody else's policy says; where that fails, or names no host of those, the first one it is."""
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
         self._policy = policy
+        self._complaint = ""
 
     def _choose(self, avoid: Avoid) -> Site:
         sites = {str(site): site for site in self._others(avoid)}
         loads = [HostLoad(name, site.weight, len(site.seats), len(site.idle)) for name, site in sites.items()]
-        chosen = self._policy.choose(loads)
-        return sites.get(chosen.name if isinstance(chosen, HostLoad) else str(chosen)) or next(iter(sites.values()))
+        chosen = None
+        try:
+            found = self._policy.choose(loads)
+            chosen = sites.get(found.name if isinstance(found, HostLoad) else str(found))
+        except Exception as error:  # whoever asks is in the middle of something, and serves other calls as well
+            self._complain(error)
+        return chosen or next(iter(sites.values()))
+
+    def _complain(self, error: Exception) -> None:
+        """Tell each failure once, and not for each call."""
+        if self._complaint != repr(error):
+            self._complaint = repr(error)
+            _log.warning("the placement policy %r failed; another host is used", self._policy, exc_info=error)
 
 
 # What users choose from
@@ -227,7 +244,7 @@ class Policy(Protocol):
     """Chooses the host that gets the next call. One of your own needs this one method.
 
     It is asked for each call, with every host that has a free slot; hosts that the call should avoid are left out
-    unless there are no others.
+    unless there are no others. If it raises, that is logged, and some host is used.
     """
 
     def choose(self, hosts: Sequence[HostLoad], /) -> HostLoad:

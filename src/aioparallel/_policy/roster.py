@@ -99,6 +99,7 @@ class Roster:
         del seat.site.seats[seat]
         self.width -= seat.width
         self.running -= seat.running
+        seat.running = 0
         self.resting.pop(seat, None)
 
     def successor(self, seat: Seat) -> Seat:
@@ -154,14 +155,17 @@ class Roster:
 
     def share_out(self, seat: Seat, *, failed: bool) -> None:
         """A call of this worker has ended, or the worker has: who rests for that goes on."""
-        for other in self.resting:
-            self.resting[other] -= 1
+        resting = self.resting
+        for other in resting:
+            resting[other] -= 1
         if failed and seat.standing is Standing.READY:
-            self.resting[seat] = len(self.seats) - 1
-        busy = any(other.held for other in self.seats if other not in self.resting)
-        rested = [other for other, calls in self.resting.items() if calls <= 0 or not busy]
-        for other in rested:
-            del self.resting[other]
+            resting[seat] = len(self.seats) - 1
+        if not resting:
+            return
+        others = self.running - seat.running  # what the worker itself holds may not have been offered yet
+        busy = (seat.held and seat not in resting) or others > sum(each.running for each in resting if each is not seat)
+        for other in [other for other, calls in resting.items() if calls <= 0 or not busy]:
+            del resting[other]
             self.offer(other)
 
     # Checks

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["Halt", "Instruction", "Pause", "Place", "Retire", "Settle", "Spawn", "Suspend", "Verdict", "WorkerEnd"]
 
 
+FIRST_PAUSE = 0.05
+LONGEST_PAUSE = 30.0
+
+
 class Verdict(IntEnum):
     """How a settled call ended."""
 
@@ -52,6 +56,13 @@ class Spawn:
 
     seat: Seat
     failures: int = 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds until then: after failures less and less often."""
+        if not self.failures:
+            return 0.0
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 100))  # after a thousand it is no float
 
 
 @dataclass(slots=True)

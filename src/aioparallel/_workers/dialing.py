@@ -95,13 +95,13 @@ class Dialer:
 async def _first_to_answer(addresses: Sequence[Address], local: Any) -> socket.socket:
     """Try a machine's addresses one after the other, each a little after the last, and take the first that answers."""
     winners: list[socket.socket] = []
-    errors: list[OSError] = []
+    errors: list[Exception] = []
 
     async def attempt(address: Address, failed: anyio.Event) -> None:
         try:
             winners.append(await _connect_to(address, local))
             group.cancel_scope.cancel()
-        except OSError as error:
+        except Exception as error:  # an address to connect from that is none, too; a task group would wrap it
             errors.append(error)
             failed.set()
 

@@ -9,6 +9,7 @@ Importing this module imports asyncssh.
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import socket
@@ -28,6 +29,8 @@ __all__ = ["Attempt", "SilentError", "explain", "explain_channel", "explain_loss
 CLOSED = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 TOO_MANY = (b"Exceeded MaxStartups", b"Not allowed at this time")
 """What OpenSSH says to those who come too often, before it closes."""
+
+_log = logging.getLogger("aioparallel")
 
 
 class SilentError(Exception):
@@ -104,6 +107,7 @@ def _error(name: str, reason: Reason, cause: BaseException | None) -> HostError:
 @singledispatch
 def _why(error: BaseException, attempt: Attempt) -> Reason:
     """Anything else: it should not happen, but if it does, it must not get lost."""
+    _log.warning("%s: an unexpected error while the connection was made", attempt.name, exc_info=error)
     text = f"unexpected {type(error).__name__} while the connection was made: {error}\nPlease report it."
     return Reason(_phase(attempt), False, text)
 
@@ -415,6 +419,7 @@ def explain_channel(error: BaseException, name: str) -> HostError:
     if isinstance(error, TimeoutError):
         text, permanent = "the server did not open a session in time. It is overloaded, or the network is cut.", False
     elif not isinstance(error, asyncssh.ChannelOpenError):
+        _log.warning("%s: an unexpected error while a session was opened", name, exc_info=error)
         text, permanent = f"unexpected {type(error).__name__} while a session was opened: {error}", False
     elif error.code == OPEN_REQUEST_SESSION_FAILED:
         text, permanent = f"the server does not run commands for this login: {error}.", True

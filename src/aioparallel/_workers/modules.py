@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._child.questions import FILES, INSTALLED, MAX_NAME, REFUSED, SPARE, UNKNOWN
+from .._child.questions import FAILED, FILES, INSTALLED, MAX_NAME, REFUSED, SPARE, UNKNOWN
 from .distributions import US, Distributions, metadata_files, requirement
 from .shipping import find_on_path
 from .sources import Archive, Limits, Place, Source, gather
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     Details = tuple[tuple[str, Value], ...]
 
-__all__ = ["Module", "Modules"]
+__all__ = ["Module", "Modules", "undescribed"]
 
 LOCAL = {"__main__", "__mp_main__"}
 INSTALLED_FOLDERS = {"site-packages", "dist-packages"}
@@ -238,6 +238,12 @@ class Modules:
             return fresh
         known.place, known.source = fresh.place, fresh.source
         return None
+
+
+def undescribed(top: str, send: bool, error: Exception) -> Module:
+    """A module that could not be described. The host's own must not stand in for it: it may be another."""
+    text = f"it cannot be described where the calls come from: {type(error).__name__}: {error}"
+    return Module(top, FAILED, send, (("text", text[:MAX_TEXT]),))
 
 
 def _reaches(module: str) -> bool:

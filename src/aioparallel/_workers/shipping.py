@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from operator import is_
@@ -48,9 +50,10 @@ class Function:
         file: Where its constants are shared, until :meth:`close`.
         buffers: Large buffers of its constants, that travel beside it.
         stored: Where an executor has put what is large for workers to fetch it, until :meth:`close`.
+        origins: The identities by which :class:`Functions` knows it.
     """
 
-    __slots__ = ("buffers", "costs", "file", "name", "number", "packed", "stored")
+    __slots__ = ("buffers", "costs", "file", "name", "number", "origins", "packed", "stored")
 
     def __init__(self, number: int, name: str, packed: bytes, file: str | None = None) -> None:
         self.number = number
@@ -59,6 +62,7 @@ class Function:
         self.file = file
         self.buffers: Buffers = []
         self.stored: list[Any] = []
+        self.origins: set[int] = set()
         self.costs = Costs()
 
     def close(self) -> None:
@@ -112,7 +116,9 @@ class Functions:
 
     def __init__(self, reach: Reach | None = None) -> None:
         self._reach = HERE if reach is None else reach
-        self._count = self._size = 0
+        self._numbers = itertools.count(1)
+        self._size = 0
+        self._lock = threading.RLock()  # a finalizer may submit, in the middle of anything
         self._by_pickle: dict[bytes, Function] = {}
         self._by_identity: dict[int, tuple[Any, Sequence[Any], Function]] = {}
 
@@ -127,8 +133,7 @@ class Functions:
             return known[2]
         function, captured = self._pack(fn)
         if captured is not None:
-            _bound(self._by_identity)
-            self._by_identity[id(fn)] = (fn, captured, function)
+            self._remember(fn, captured, function)
         return function
 
     def for_map(
@@ -158,17 +163,17 @@ class Functions:
         """
         name = function_name(fn)
         target = self.get(fn).packed  # first, for it may be new, and takes a number then
-        self._count += 1
+        number = next(self._numbers)
         apart = beside or folder is not None
         constants, buffers = pack_arguments(args, kwargs, name, out_of_band=apart, reach=self._reach)
         shared = None
         if buffers and folder is not None:
             try:
-                shared = share(os.path.join(folder, f"c{self._count}"), buffers)
+                shared = share(os.path.join(folder, f"c{number}"), buffers)
             except OSError:  # no room there
                 constants, _ = pack_arguments(args, kwargs, name, out_of_band=False, reach=self._reach)
         packed = pickle.dumps(("map", target, star, kwstar, constants, shared))
-        function = Function(self._count, name, packed, None if shared is None else shared[0])
+        function = Function(number, name, packed, None if shared is None else shared[0])
         if beside:
             function.buffers = buffers
         return function
@@ -215,12 +220,13 @@ class Functions:
         return found is not None and self._reach.importable(found[0])
 
     def _register(self, fn: Callable[..., Any], packed: bytes) -> Function:
-        function = self._by_pickle.get(packed)
-        if function is None:
-            self._count += 1
-            self._make_room(len(packed))
-            function = self._by_pickle[packed] = Function(self._count, function_name(fn), packed)
-        return function
+        name = function_name(fn)
+        with self._lock:  # calls are submitted from any thread, and two functions of one number would be one
+            function = self._by_pickle.get(packed)
+            if function is None:
+                self._make_room(len(packed))
+                function = self._by_pickle[packed] = Function(next(self._numbers), name, packed)
+            return function
 
     def _make_room(self, size: int) -> None:
         """Forget the oldest, for closures may hold large things, and differ each time."""
@@ -228,7 +234,23 @@ class Functions:
         while self._by_pickle and (len(self._by_pickle) >= MAX_FUNCTIONS or self._size > MAX_SIZE):
             oldest = next(iter(self._by_pickle))
             self._size -= len(oldest)
-            del self._by_pickle[oldest]
+            for origin in tuple(self._by_pickle.pop(oldest).origins):
+                self._forget(origin)
+
+    def _remember(self, fn: Callable[..., Any], captured: Sequence[Any], function: Function) -> None:
+        """So that it need not be pickled again to know it."""
+        with self._lock:
+            self._forget(id(fn))
+            if len(self._by_identity) >= MAX_FUNCTIONS:
+                self._forget(next(iter(self._by_identity)))
+            self._by_identity[id(fn)] = (fn, captured, function)
+            function.origins.add(id(fn))
+
+    def _forget(self, identity: int) -> None:
+        """Forget which function this was, if any."""
+        known = self._by_identity.pop(identity, None)
+        if known is not None:
+            known[2].origins.discard(identity)
 
 
 Shared = tuple[str, list[tuple[int, int]]]
@@ -329,11 +351,6 @@ def find_on_path(name: str) -> ModuleSpec | None:
     # Editable installs come in by finders that every interpreter of this environment has.
     finders: list[Any] = [each for each in sys.meta_path if "editable" in getattr(each, "__module__", "").lower()]
     return next((spec for finder in finders if (spec := finder.find_spec(name, None)) is not None), None)
-
-
-def _bound(table: dict[Any, Any]) -> None:
-    if len(table) >= MAX_FUNCTIONS:
-        del table[next(iter(table))]
 
 
 def _captured(fn: Any) -> list[Any] | None:

@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.to_thread
@@ -226,7 +227,9 @@ class _Login:
         """Whether the server has refused it: then it is not asked again."""
         self.waiting = 0
         self.waits_for: _Login | None = None
-        """The login at the jump host."""
+        """The login at the jump host, as long as that is waited for."""
+        self.jump: Host | None = None
+        """The jump host, once that is known."""
         self.scope = anyio.CancelScope()
 
     def close_if_unused(self) -> None:
@@ -255,7 +258,7 @@ class Connections:
         self._group = group
         self._settings = settings or SshSettings()
         self._logins: dict[Host, _Login] = {}
-        self._gates: dict[str, anyio.CapacityLimiter] = {}
+        self._gates: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
         self._resolvers = anyio.CapacityLimiter(RESOLVERS)
         self._warned: set[Host] = set()
         self._closed = False
@@ -274,11 +277,25 @@ class Connections:
         """
         return await self._wait_for(self._login_to(host))
 
+    async def leave(self, connection: Connection) -> None:
+        """Who has connected to a host needs that no more: close it, unless others go through it, or are about to."""
+        connection.wanted = False
+        login = self._logins.get(connection.host)
+        is_awaited = login is not None and login.connection is connection and login.waiting
+        if not (connection.users or is_awaited):
+            await connection.aclose()
+
     def forget(self, host: Host) -> None:
-        """Ask a host again that has refused a login, when it is connected to the next time."""
+        """Let go of a host, and of those on the way to it, as far as there is no connection.
+
+        Those that have refused a login are asked again when somebody wants to connect to them.
+        """
         login = self._logins.get(host)
-        if login is not None and login.ended.is_set() and login.connection is None:
-            del self._logins[host]
+        if login is None or not login.ended.is_set() or (login.connection is not None and not login.connection.lost):
+            return
+        del self._logins[host]
+        if login.jump is not None:
+            self.forget(login.jump)
 
     async def aclose(self) -> None:
         """Close all connections, and give up the logins that are under way."""
@@ -335,8 +352,8 @@ class Connections:
             with login.scope:
                 if not self._closed:
                     login.connection = await self._log_in(login)
-        except HostError as error:
-            login.error = error
+        except Exception as error:  # those who wait are told, whatever it is
+            login.error = explain(error, Attempt(login.host))
         finally:
             login.ended.set()
             login.close_if_unused()
@@ -401,6 +418,7 @@ class Connections:
 
     async def _go_through(self, host: Host, login: _Login) -> _Login:
         """The login at a jump host, which is kept as long as somebody goes through it."""
+        login.jump = host
         try:
             jump = login.waits_for = self._login_to(host)
             _refuse_circles(login)

@@ -112,7 +112,10 @@ class Reader:
             batch = self._batches.get(timeout=timeout)
         except Empty:
             raise TimeoutError(f"no result within {timeout:.3g} s") from None
-        return batch if isinstance(batch, list) else self._ended(portal, batch)
+        if isinstance(batch, list):
+            return batch
+        self._batches.put(batch)  # another thread may wait for it, or for results
+        return self._ended(portal, batch)
 
     def close(self) -> None:
         """End it, and wait until nothing of it runs, unless this is the portal's own thread."""
@@ -125,6 +128,7 @@ class Reader:
         if not portal.is_here:
             while isinstance(batch := self._batches.get(), list):
                 pass
+            self._batches.put(batch)
             self.end = batch
             portal.leave(self)
 
@@ -135,9 +139,9 @@ class Reader:
             portal.post(self._cancel)
 
     def _ended(self, portal: Portal, end: _End) -> list[Any]:
-        self.end = end
+        told, self.end = self.end, end
         portal.leave(self)
-        if end.error is not None:
+        if end.error is not None and told is None:
             raise end.error
         return []
 

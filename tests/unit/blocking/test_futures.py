@@ -15,7 +15,7 @@ import pytest
 
 from aioparallel import NotReadyError, PicklingError
 from tests.contract import jobs
-from tests.tools import Gate, Log, hold, is_alive, wait_for
+from tests.tools import Gate, Log, hold, is_alive, until, wait_for
 
 
 def test_they_are_the_standard_librarys(pool: Any) -> None:
@@ -245,8 +245,7 @@ async def test_cancelled_through_asyncio(opened: Callable[..., Any], gate: Gate)
     pool = opened("process", 1)
     future = pool.submit(hold, gate)
     wrapped = asyncio.wrap_future(future)
-    while not gate.entered:
-        await asyncio.sleep(0.002)
+    await until(lambda: gate.entered)
     wrapped.cancel()
     await asyncio.wait([wrapped])
     assert future.cancelled()

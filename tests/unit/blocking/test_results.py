@@ -17,7 +17,7 @@ from aioparallel import ExecutorClosedError, NotReadyError, blocking
 from aioparallel.blocking import parmap
 from aioparallel.blocking.portal import shared
 from tests.contract import jobs
-from tests.tools import Gate, hold, is_alive, wait_for
+from tests.tools import PATIENCE, Gate, hold, is_alive, wait_for
 
 
 def portals() -> list[threading.Thread]:
@@ -93,6 +93,31 @@ def test_nothing_is_left(gate: Gate) -> None:
         assert not any(map(is_alive, gate.entered))
         assert not portals()
         assert list(results) == []
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_closed_while_another_thread_waits(gate: Gate, error: bool) -> None:
+    """A map may be closed by one thread while others wait for its results: all of them go on."""
+    results = parmap(hold, [gate], workers=1)
+    got: list[Any] = []
+
+    def take() -> None:
+        try:
+            got.extend(results)
+        except CancelledError as cancelled:
+            got.append(cancelled)
+
+    threads = [threading.Thread(target=take, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: gate.entered)
+    closing = threading.Thread(target=results.close, daemon=True)
+    closing.start()
+    for thread in (closing, *threads):
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert [type(each) for each in got] in ([], [CancelledError])
+    assert not portals()
 
 
 def test_close_before_the_beginning() -> None:

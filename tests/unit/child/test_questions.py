@@ -131,6 +131,17 @@ def test_each_question_is_asked_once(desk: Desk) -> None:
     assert desk.asked == [("numpy", False)]
 
 
+def test_what_the_executor_cannot_say_is_asked_again(desk: Desk) -> None:
+    """When the executor could not read a module, whoever asks is told why, and the next one makes it try again."""
+    failed = {"kind": FAILED, "text": "it cannot be described"}
+    for turn in range(1, 3):
+        asked = desk.ask("m")
+        desk.turn(lambda turn=turn: len(desk.asked) == turn)
+        desk.answer("m", **failed)
+        desk.turn(answered(asked))
+        assert asked == [failed]
+
+
 def test_to_have_it_sent_is_another_question(desk: Desk) -> None:
     """What a module is, and to have it sent in any case, are different questions."""
     asked = desk.ask("anyio"), desk.ask("anyio", send=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,27 @@ async def test_chunks_are_calls(pool: ProcessExecutor) -> None:
     """With ``chunksize`` so many items travel as one call; results are in order, and ``status`` counts items."""
     assert await pool.map(mapjobs.double, ITEMS, chunksize=10) == [2 * x for x in ITEMS]
     assert pool.status().done == 40
+
+
+class Item(float):
+    """Something that can be missed."""
+
+
+async def test_items_are_let_go(pool: ProcessExecutor) -> None:
+    """When a chunk has ended, nothing keeps its items: they do not wait for the garbage collector."""
+    items: weakref.WeakSet[Item] = weakref.WeakSet()
+
+    def source() -> Iterator[Item]:
+        for number in ITEMS:
+            items.add(item := Item(number))
+            yield item
+
+    gc.disable()
+    try:
+        assert await pool.map(mapjobs.double, source(), chunksize=10) == [2 * x for x in ITEMS]
+        assert len(items) == 0
+    finally:
+        gc.enable()
 
 
 async def test_failure_is_one_item_s(pool: ProcessExecutor) -> None:

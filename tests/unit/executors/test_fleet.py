@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncssh
 import pytest
 
-from aioparallel import HostError, HostStatus, RemoteExecutor, SshSettings, StatefulPool, WorkerLostError, wait_all
-from aioparallel._executors import fleet
+from aioparallel import (
+    Host,
+    HostError,
+    HostStatus,
+    RemoteExecutor,
+    SshSettings,
+    StatefulPool,
+    WorkerLostError,
+    wait_all,
+)
+from aioparallel._executors import fleet, remote
+from aioparallel._workers import bootstrap
+from aioparallel._workers.agents import Agent
+from aioparallel._workers.dialing import Dialer
+from aioparallel._workers.modules import Modules
+from aioparallel._workers.ssh import Connection, Connections
+from aioparallel.events import HostLost
 from aioparallel.testing import SshHost, ssh_hosts
-from tests.tools import Gate, hold, is_alive, until
+from tests.tools import PATIENCE, Gate, hold, is_alive, until
 
 
 @pytest.fixture
@@ -85,10 +102,10 @@ async def test_pauses_grow(hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch
     async with RemoteExecutor(hosts) as pool:
         member = next(iter(pool._hands.members.values()))
         pauses = []
-        for member.failures in range(1, 10):
+        for member.failures in (*range(1, 10), 5000):
             pauses.append(pool._hands._pause(member))
         member.failures = 0
-    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
 
 
 async def test_no_host_is_left(hosts: list[SshHost]) -> None:
@@ -120,8 +137,46 @@ async def test_the_last_host_is_removed_and_another_added(hosts: list[SshHost]) 
         assert first.connections == 0
 
 
+async def test_hosts_that_are_added_in_vain(hosts: list[SshHost]) -> None:
+    """When no host is left, and one that is added then cannot be used either, calls wait no longer than patience."""
+    first, second = hosts
+    async with RemoteExecutor([first], patience=0.3, ssh=SshSettings(connect_timeout=2)) as pool:
+        for host in hosts:
+            host.refuse()
+        first.cut()
+        await until(lambda: status_of(pool, first).state == "waiting")
+        with pytest.raises(HostError, match="no host can be used"):
+            await pool.submit(os.getpid)
+        pool.add_host(second)
+        with pytest.raises(HostError, match=second.name):
+            await pool.submit(os.getpid)
+
+
+async def test_a_jump_host_is_removed(gate: Gate) -> None:
+    """A host that others are reached through may be removed, or lose its agent: their calls go on."""
+    async with ssh_hosts(2, slots=1) as (bastion, inner):
+        jump = Host(bastion.name, slots=1, python=bastion.python, options=bastion.options)
+        behind = Host(inner.name, slots=1, python=inner.python, options={**inner.options, "tunnel": jump})
+        async with RemoteExecutor([jump, behind]) as pool:
+            await until(lambda: [status.state for status in pool.hosts] == ["up", "up"])
+            held = [pool.submit(hold, gate, number) for number in range(2)]
+            await until(lambda: len(gate.entered) == 2)
+            at = {call.info.host: call for call in held}
+            (agent,) = bastion.commands
+            os.kill(agent, signal.SIGKILL)
+            with pytest.raises(WorkerLostError):
+                await at[jump.name]
+            await until(lambda: pool.hosts[0].state == "up")
+            await pool.remove_host(jump)
+            assert bastion.connections == 1
+            gate.open()
+            assert await at[behind.name] in {0, 1}
+            await pool.remove_host(behind)
+            await until(lambda: not bastion.connections)
+
+
 async def test_removing_is_cancelled(hosts: list[SshHost], gate: Gate) -> None:
-    """A host whose removal nobody waits for goes on leaving: it gets no further calls."""
+    """A host whose removal nobody waits for goes on leaving: it gets no further calls, and is left after the last."""
     first, second = hosts
     async with RemoteExecutor([first]) as pool:
         held = pool.submit(hold, gate)
@@ -135,7 +190,8 @@ async def test_removing_is_cancelled(hosts: list[SshHost], gate: Gate) -> None:
         assert await pool.submit(os.getpid) != gate.entered[0]
         gate.open()
         await held
-        await until(lambda: not first.commands or status_of(pool, first).workers == 0)
+        await until(lambda: [status.name for status in pool.hosts] == [second.name])
+        assert (first.commands, first.connections) == ([], 0)
 
 
 async def test_an_agent_that_ends(hosts: list[SshHost]) -> None:
@@ -146,6 +202,230 @@ async def test_an_agent_that_ends(hosts: list[SshHost]) -> None:
         await until(lambda: status_of(pool, hosts[0]).losses == 1)
         assert await pool.submit(os.getpid) != os.getpid()
         assert agent not in hosts[0].commands
+
+
+# What nobody has thought of
+
+
+class Failing:
+    """Stands before a function, and fails instead of it the second time; or whenever ``always``."""
+
+    def __init__(self, function: Callable[..., Any], error: BaseException, *, always: bool = False) -> None:
+        self.function = function
+        self.error = error
+        self.always = always
+        self.asked = 0
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Any]:
+        return lambda *args, **kwargs: self(instance, *args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.asked += 1
+        if self.always or self.asked == 2:
+            raise self.error
+        return self.function(*args, **kwargs)
+
+
+SEAMS = [
+    (Dialer, "create_connection"),
+    (Connections, "connect"),
+    (Connections, "_log_in"),
+    (Connections, "_gates_of"),
+    (Connection, "open_session"),
+    (bootstrap, "start_agent"),
+    (Agent, "open"),
+    (fleet.Fleet, "_on_up"),
+]
+"""Where something may fail on the way to a host."""
+
+
+@pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: seam[1])
+async def test_an_unexpected_error(
+    hosts: list[SshHost], seam: tuple[Any, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error that nobody has thought of costs one host for a while, whatever was being done, and is in the log."""
+    failing = Failing(getattr(*seam), RuntimeError("out of tune"))
+    monkeypatch.setattr(*seam, failing)
+    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.05)
+    lost: list[HostLost] = []
+    pool = RemoteExecutor(hosts)
+    with pool.observe(lambda event: lost.append(event) if isinstance(event, HostLost) else None):
+        async with pool:
+            assert await pool.submit(os.getpid) != os.getpid()
+            await until_up(pool, *hosts)
+            assert [status.error for status in pool.hosts] == [None, None]
+    assert [(event.host, event.permanent) for event in lost] == [(lost[0].host, False)]
+    assert "unexpected RuntimeError" in str(lost[0].error)
+    assert "out of tune" in str(lost[0].error)
+    assert lost[0].error.__cause__ is failing.error
+    assert any(record.exc_info and record.exc_info[1] is failing.error for record in caplog.records)
+
+
+async def test_an_unexpected_error_at_the_only_host(hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it happens at the only host, calls wait as long as there is patience, and then fail with that error."""
+    async with RemoteExecutor(hosts[:1], patience=2.0) as pool:
+        monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.05)
+        monkeypatch.setattr(Connections, "connect", Failing(Connections.connect, ValueError("no"), always=True))
+        hosts[0].cut()
+        await until(lambda: "unexpected ValueError" in str(status_of(pool, hosts[0]).error))
+        assert status_of(pool, hosts[0]).state in {"waiting", "connecting"}
+        with pytest.raises(HostError, match="unexpected ValueError: no"):
+            await pool.submit(os.getpid)
+        monkeypatch.undo()
+        await until_up(pool, hosts[0])
+        assert await pool.submit(os.getpid) != os.getpid()
+    failing = Failing(Connections.connect, ValueError("no"), always=True)
+    monkeypatch.setattr(Connections, "connect", failing)
+    with pytest.raises(HostError, match="unexpected ValueError: no"):
+        await RemoteExecutor(hosts[:1]).start()
+
+
+async def test_a_host_is_removed_while_it_is_connected_to(hosts: list[SshHost]) -> None:
+    """Whoever removes a host does not wait for it: what is being done there is cancelled, and is no failure."""
+    async with RemoteExecutor(hosts[:1]) as pool:
+        hosts[1].stall()
+        pool.add_host(hosts[1])
+        await until(lambda: hosts[1].logins)
+        await pool.remove_host(hosts[1])
+        assert [status.name for status in pool.hosts] == [hosts[0].name]
+        assert await pool.submit(os.getpid) != os.getpid()
+
+
+def test_an_interrupt_while_a_host_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KeyboardInterrupt is nobody's failure: it ends the program, and the pool with it."""
+
+    async def main() -> None:
+        async with ssh_hosts(1, slots=1) as found:
+            monkeypatch.setattr(Connections, "connect", Failing(Connections.connect, KeyboardInterrupt(), always=True))
+            await RemoteExecutor(found).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+
+async def test_a_module_that_cannot_be_described(
+    hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A module that cannot be described fails the import that asked for it, with the reason, and is tried again."""
+    failing = Failing(Modules.describe, RuntimeError("an odd finder"), always=True)
+    async with RemoteExecutor(hosts) as pool:
+        monkeypatch.setattr(Modules, "describe", failing)
+        with pytest.raises(ImportError, match=r"cannot be imported on .* RuntimeError: an odd finder"):
+            await pool.submit(importlib.import_module, "tests")
+        assert any(record.exc_info and record.exc_info[1] is failing.error for record in caplog.records)
+        monkeypatch.undo()
+        for _ in range(4):
+            assert await pool.submit(hold_nothing) is None
+        assert [status.losses for status in pool.hosts] == [0, 0]
+
+
+async def test_looking_for_edits_fails(
+    hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When it cannot be seen whether modules were edited, calls go on; each such failure is logged once."""
+    monkeypatch.setattr(remote, "EDIT_SECONDS", 0)
+    monkeypatch.setattr(remote, "QUICK", PATIENCE)
+    quick = Failing(Modules.changed, OSError("no disk"), always=True)
+    slow = Failing(Modules.changed_in_thread, OSError("no disk"), always=True)
+    monkeypatch.setattr(Modules, "changed", quick)
+    monkeypatch.setattr(Modules, "changed_in_thread", slow)
+    async with RemoteExecutor(hosts) as pool:
+        for _ in range(3):
+            assert await pool.submit(abs, -1) == 1
+        pool._look_is_quick = False
+        for _ in range(3):
+            assert await pool.submit(abs, -1) == 1
+    assert quick.asked == slow.asked == 3
+    assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["no disk"]
+
+
+# Many hosts
+
+
+class Unseen(dict[Any, Any]):
+    """A table in which things may be found, but that nobody goes through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("somebody looks at each")
+
+    values = items = keys = __iter__
+
+
+async def test_news_of_one_host_wake_nobody_at_another(hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a worker ends and another is started, nobody looks at other hosts, and the tasks that keep those sleep on."""
+    async with RemoteExecutor(hosts) as pool:
+        await until_up(pool, *hosts)
+        first, second = pool._hands.members.values()
+        monkeypatch.setattr(pool._hands, "members", Unseen(pool._hands.members))
+        woken: list[str] = []
+        monkeypatch.setattr(first.news, "tell", lambda: woken.append("first"))
+        monkeypatch.setattr(second.news, "tell", lambda: woken.append("second"))
+        (seat,) = second.site.seats
+        seat.carrier.station.kill(seat.carrier)
+        await until(lambda: second.site.seats and seat not in second.site.seats and second.site.ready)
+        assert woken == ["second"]
+        monkeypatch.undo()
+
+
+async def test_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a host is tried where no worker can be started, it has no more places than it has slots."""
+    monkeypatch.setattr(fleet, "FIRST_PAUSE", 0.02)
+
+    def env(index: int) -> dict[str, str]:
+        if index:
+            raise LookupError(f"there is no GPU {index}")
+        return {}
+
+    async with ssh_hosts(2) as (good, bad):
+        async with RemoteExecutor(
+            [Host(good.name, slots=1, python=good.python, options=good.options)], env=env
+        ) as pool:
+            pool.add_host(Host(bad.name, slots=4, python=bad.python, options=bad.options))
+            await until(lambda: bad.logins >= 4)
+            assert "there is no GPU" in str(status_of(pool, bad).error)
+            assert len(pool._run.ledger.seats) <= 5
+            assert pool._run.ledger.width <= 5
+
+
+def refused(host: SshHost) -> Callable[[], None]:
+    """Have a host refuse all keys, until what is returned is called."""
+    key, host._server.user_key = host._server.user_key, asyncssh.generate_private_key("ssh-ed25519")
+
+    def allow() -> None:
+        host._server.user_key = key
+
+    return allow
+
+
+async def test_a_host_that_refused_is_removed_and_added(hosts: list[SshHost]) -> None:
+    """A host that has refused a login is asked again when it is removed and added: the user has mended something."""
+    first, second = hosts
+    async with RemoteExecutor([first]) as pool:
+        allow = refused(second)
+        pool.add_host(second)
+        await until(lambda: status_of(pool, second).state == "failed")
+        await pool.remove_host(second)
+        allow()
+        pool.add_host(second)
+        await until_up(pool, second)
+
+
+async def test_hosts_come_and_go(hosts: list[SshHost]) -> None:
+    """Nothing is kept of a host that was removed."""
+    first, second = hosts
+    async with RemoteExecutor([first]) as pool:
+        for _ in range(2):
+            pool.add_host(second)
+            await until_up(pool, second)
+            await pool.remove_host(second)
+        connections = pool._hands._connections
+        assert list(connections._logins) == [first]
+        assert list(connections._gates) == []
+        assert len(pool._hands._by_site) == len(pool._hands.members) == 1
+
+
+def hold_nothing() -> None:
+    """What is in this module, so that it has to travel."""
 
 
 class Counter:

@@ -98,20 +98,23 @@ async def test_nothing_is_opened_before_the_first_item() -> None:
 
 async def test_thread_pulls_no_more_than_it_was_asked_for() -> None:
     """Between two demands the thread waits."""
-    pulled: list[int] = []
+    asked = 0
+    hasty: list[int] = []
 
     def items() -> Iterator[int]:
         for x in range(100):
-            pulled.append(x)
+            if x >= asked:
+                hasty.append(x)
             yield x
 
     source = open_source(items())
     got: list[int] = []
-    while len(got) < 4:
-        got += await source.take(4 - len(got))
-    await asyncio.sleep(0.02)
-    assert pulled == got == [0, 1, 2, 3]
+    for asked in (4, 5, 6, 20):
+        while len(got) < asked:
+            got += await source.take(asked - len(got))
+        assert got == list(range(asked))
     await source.aclose()
+    assert not hasty
 
 
 async def test_item_is_there_before_the_next_is_pulled() -> None:

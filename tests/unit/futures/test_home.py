@@ -14,6 +14,7 @@ from aioparallel._futures import home
 from aioparallel._futures.smart import finished, wrapped
 from aioparallel._futures.waiting import later
 from aioparallel._model.errors import CallCancelledError, CallExitedError
+from tests.tools import turns
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
@@ -216,7 +217,8 @@ class TestLifetime:
         async def main():
             futures = [wrapped(forever(log)) for _ in range(3)]
             if begun:
-                await asyncio.sleep(0.001)
+                await turns()
+                assert {future.info.state for future in futures} == {"running"}
             return futures
 
         futures = asyncio.run(main())

@@ -6,7 +6,7 @@ import pytest
 
 from aioparallel._model.call import Call
 from aioparallel._model.options import Backups
-from aioparallel._policy.backups import BackupDesk
+from aioparallel._policy.backups import MANY, BackupDesk
 from aioparallel._policy.races import Race
 from aioparallel._policy.seats import Seat, Site
 from tests.unit.policy.desk import Desk, Function
@@ -68,6 +68,19 @@ def test_functions_are_apart() -> None:
     first = late.run(0.0, function=quick)
     late.run(0.0, function=slow)
     assert late.late(5.0) == [first]
+
+
+def test_many_functions_at_once() -> None:
+    """However many functions have calls at workers, it is not looked for each new one which can be forgotten."""
+    late = Late()
+    tables: dict[int, object] = {}
+    for number in range(4 * MANY):
+        late.run(None, function=Function(f"f{number}"))
+        tables[id(late.desk._functions)] = late.desk._functions
+    assert len(tables) <= 4
+    for _ in range(20 * MANY):
+        late.finish(1.0, function=Function())
+    assert len(late.desk._functions) < 20 * MANY
 
 
 def test_seconds() -> None:

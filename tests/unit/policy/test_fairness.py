@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from aioparallel._model.errors import WorkerStartError
@@ -141,6 +143,28 @@ def test_death_while_resting() -> None:
     assert third.worker is fresh
     desk.end(second)
     desk.ledger.check()
+
+
+class Unseen(dict[Any, Any]):
+    """A table in which things may be found, but that nobody goes through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("somebody looks at each")
+
+
+def test_sharing_looks_at_those_who_rest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many workers there are, the end of a call costs the same as long as few of them rest."""
+    desk = Desk(workers=4, fair=True)
+    first, *others = (desk.submit() for _ in range(12))
+    roster = desk.ledger._roster
+    monkeypatch.setattr(roster, "seats", Unseen(roster.seats))
+    monkeypatch.setattr(desk.ledger, "check", lambda: None)  # that looks at each, in tests alone
+    desk.end(others[0])
+    desk.fail(first)
+    assert not worker_of(first).held
+    for call in others[1:4]:
+        desk.end(call)
+    assert worker_of(first).held
 
 
 def test_without_fairness_nobody_rests() -> None:

@@ -19,7 +19,7 @@ from aioparallel._policy.backlog import MANY
 from aioparallel._policy.ledger import TOP_UP
 from aioparallel._policy.roster import MAX_HELD
 from aioparallel._policy.seats import Seat, Standing
-from aioparallel._policy.steps import Verdict
+from aioparallel._policy.steps import Spawn, Verdict
 from tests.unit.policy.desk import Desk, Function, halted, lost, lost_with_its_host
 
 OK, RAISED, WITHDRAWN = Ending.OK, Ending.RAISED, Ending.WITHDRAWN
@@ -679,6 +679,48 @@ def test_who_fails_works_when_nobody_else_does() -> None:
 
 
 # The life of a worker
+
+
+def test_worn_before_it_is_ready() -> None:
+    """A worker that is to end before it is ready ends as soon as it is, and is replaced."""
+    desk = Desk()
+    seat = desk.worker(ready=False)
+    call = desk.submit()
+    desk.do(desk.ledger.wear_out(seat))
+    desk.do(desk.ledger.ready(seat))
+    assert desk.retired == [seat]
+    fresh = desk.die(seat)
+    assert fresh is not None
+    desk.do(desk.ledger.ready(fresh))
+    desk.place()
+    assert call.worker is fresh
+
+
+def test_discarded() -> None:
+    """A worker that is not started after all leaves nothing behind, and is not counted as dead."""
+    desk = Desk(1)
+    seat = desk.worker(1, ready=False)
+    desk.ledger.discard(seat)
+    desk.ledger.check()
+    assert list(desk.ledger.seats) == desk.seats
+    assert (desk.ledger.width, desk.ledger.counts.deaths) == (1, 0)
+    assert desk.ledger.ready(seat) == []
+
+
+def test_a_site_is_closed_while_a_worker_starts() -> None:
+    """A worker that starts at a site that is being closed ends when it is ready, and is not replaced."""
+    desk = Desk()
+    seat = desk.worker(ready=False)
+    desk.do(desk.ledger.close_site(seat.site))
+    desk.do(desk.ledger.ready(seat))
+    assert desk.retired == [seat]
+    assert desk.die(seat) is None
+
+
+@pytest.mark.parametrize(("failures", "pause"), [(0, 0), (1, 0.1), (2, 0.2), (20, 30.0), (5000, 30.0)])
+def test_pauses_before_a_start(failures: int, pause: float) -> None:
+    """After failures a worker is started later and later, up to a limit: what was wrong may have passed."""
+    assert Spawn(Seat(0), failures).pause == pytest.approx(pause)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,19 @@ def test_avoiding(policy: Any) -> None:
     assert placement.elsewhere({bad}) is None
 
 
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
+def test_sites_are_forgotten(policy: Any) -> None:
+    """Nothing is kept of a site none of whose workers is idle: it may be gone for good."""
+    placement = placement_for(policy)
+    offer(placement, site("kept", 1))
+    for _ in range(200):
+        passing = site("passing", 2)
+        offer(placement, passing)
+        for seat in passing.seats:
+            placement.withdraw(seat)
+    assert max(len(table) for table in vars(placement).values() if isinstance(table, (dict, list))) <= 100
+
+
 def test_last_idle() -> None:
     """On one machine the worker that became idle last goes first, so that those which idle for long can be let go."""
     placement, here = LastIdle(), site("here", 3)
@@ -175,6 +188,26 @@ def test_a_policy_of_the_users_own(say: Any) -> None:
     placement.withdraw(next(seat for seat in placement if str(seat.site) == "full"))
     assert str(placement.choose().site) == "b"
     assert policy.asked == [HostLoad("a", 1.0, 3, 3), HostLoad("b", 2.0, 2, 2)]
+
+
+def test_a_policy_that_fails(caplog: pytest.LogCaptureFixture) -> None:
+    """A policy that raises, or names no host, leaves the choice to us; each failure is logged once, with its traceback."""
+
+    class Broken:
+        def __init__(self) -> None:
+            self.answers = iter([KeyError("here"), KeyError("here"), "nowhere", KeyError("there")])
+
+        def choose(self, hosts: Sequence[HostLoad], /) -> Any:
+            answer = next(self.answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    placement = placement_for(Broken())
+    offer(placement, site("a", 1), site("b", 1))
+    assert [str(placement.choose().site) for _ in range(4)] == ["a"] * 4
+    told = [record.exc_info[1].args for record in caplog.records if record.exc_info and record.exc_info[1]]
+    assert told == [("here",), ("there",)]
 
 
 def test_no_policy() -> None:

@@ -77,6 +77,12 @@ def dialer(host: Host, seconds: float) -> tuple[Dialer, Attempt, Route]:
 # Addresses
 
 
+async def test_an_address_to_connect_from_that_is_none(listener: socket.socket) -> None:
+    """What is wrong with the address to connect from is told as it is, not in a group of errors."""
+    with pytest.raises(TypeError):
+        await _first_to_answer([address(port_of(listener))] * 2, "nonsense")
+
+
 async def test_the_first_address_that_answers(listener: socket.socket) -> None:
     """An address that refuses is passed over at once."""
     connection = await _first_to_answer([address(9), address(port_of(listener))], None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.machinery
 import math
@@ -13,6 +14,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,32 @@ def test_large_closures_are_forgotten(functions: Functions, monkeypatch: pytest.
         assert sum(map(len, functions._by_pickle)) <= 100_000
     assert len(functions._by_pickle) == 9
     assert functions.get(closure(["x" * 200_000])).packed
+
+
+def test_large_constants_are_forgotten(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What functions are known by is forgotten with them, so that nothing large is kept in secret."""
+    monkeypatch.setattr(shipping, "MAX_SIZE", 100_000)
+    for number in range(50):
+        for _ in range(2):
+            functions.get(closure(f"{number}" + "x" * 10_000))
+    kept = {id(function) for function in functions._by_pickle.values()}
+    assert {id(function) for _, _, function in functions._by_identity.values()} <= kept
+    assert functions._by_identity
+
+
+def test_numbers_are_given_once(functions: Functions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions that come from several threads at the same time have numbers of their own."""
+    make_room, both = functions._make_room, threading.Barrier(2)
+
+    def meet(size: int) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.2)  # they meet if nothing keeps them apart
+        make_room(size)
+
+    monkeypatch.setattr(functions, "_make_room", meet)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(functions.get, [closure(1), closure(2)]))
+    assert len({function.number for function in found}) == 2
 
 
 # What workers can import
