@@ -48,6 +48,19 @@ def nap(seconds: float) -> float:
     return seconds
 
 
+def spin() -> None:
+    """Python code without an end."""
+    while True:
+        pass
+
+
+def hold() -> None:
+    """C code that does not let go of the interpreter lock for a minute."""
+    import ctypes
+
+    ctypes.PyDLL(None).sleep(60)
+
+
 def straggle(seconds: float, share: float) -> float:
     """Take that long, or in so many cases twenty times as long."""
     return nap(seconds * (20 if _chance.random() < share else 1))
