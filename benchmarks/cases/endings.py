@@ -135,8 +135,8 @@ async def ssh() -> AsyncIterator[Any]:
 
 @case(
     "freeze",
-    title=f"One of two hosts with {{size}} calls of {SECONDS:g} s each freezes: until they are done elsewhere, and until one "
-    "that may not run twice has failed",
+    title=f"One of two hosts with {{size}} calls of {SECONDS:g} s each freezes: until they are done elsewhere, and until "
+    "one that may not run twice has failed",
     metrics=[Metric("elsewhere", "s"), Metric("failed", "s")],
     goals=[Goal("elsewhere", OFF, factor=1 / 6)],
     size=SLOTS,
