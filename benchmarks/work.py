@@ -48,17 +48,20 @@ def nap(seconds: float) -> float:
     return seconds
 
 
-def spin() -> None:
-    """Python code without an end."""
+def spin(begun: str) -> None:
+    """Python code without an end. It says that it has begun by making a file."""
+    open(begun, "x").close()
     while True:
         pass
 
 
-def hold() -> None:
-    """C code that does not let go of the interpreter lock for a minute."""
+def hold(begun: str) -> None:
+    """C code that does not let go of the interpreter lock for a minute; after the same sign."""
     import ctypes
 
-    ctypes.PyDLL(None).sleep(60)
+    sleep = ctypes.PyDLL(None).sleep
+    open(begun, "x").close()
+    sleep(60)
 
 
 def straggle(seconds: float, share: float) -> float:

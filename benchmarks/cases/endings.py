@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from aioparallel import (
@@ -52,18 +53,20 @@ def _pid_of(call: SmartFuture[Any]) -> int:
     return int(carrier.pid)
 
 
-async def _begun(call: SmartFuture[Any]) -> None:
-    while call.info.state != "running":  # noqa: ASYNC110 - a call tells nobody that it has begun
+async def _so(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - calls tell nobody that they have begun
         await asyncio.sleep(0.001)
     await asyncio.sleep(SETTLED)
 
 
 async def _until_known(
-    pool: Any, fn: Callable[[], Any], end: Callable[[SmartFuture[Any]], object], expected: type[BaseException]
+    pool: Any, fn: Callable[[str], Any], end: Callable[[SmartFuture[Any]], object], expected: type[BaseException]
 ) -> float:
     """Seconds from the end of a running call until whoever awaits it knows, and its process is gone."""
-    call = pool.submit(fn)
-    await _begun(call)
+    with TemporaryDirectory() as folder:
+        sign = Path(folder, "begun")
+        call = pool.submit(fn, str(sign))
+        await _so(sign.exists)
     pid = _pid_of(call)
     begun = clock()
     end(call)
@@ -88,7 +91,7 @@ async def _until_overdue(pool: Any) -> float:
     await wait_all([pool.submit(work.nap, 0.01) for _ in range(WORKERS)])
     begun = clock()
     try:
-        await pool.options(timeout=TIMEOUT).submit(work.spin)
+        await pool.options(timeout=TIMEOUT).submit(work.nap, 60.0)
     except TaskTimeoutError:
         pass
     return clock() - begun - TIMEOUT
@@ -135,7 +138,7 @@ async def ssh() -> AsyncIterator[Any]:
 
 @case(
     "freeze",
-    title=f"One of two hosts with {{size}} calls of {SECONDS:g} s each freezes: until they are done elsewhere, and until "
+    title=f"One of two hosts with {{size}} calls of {SECONDS:g} s freezes: until they are done elsewhere, and until "
     "one that may not run twice has failed",
     metrics=[Metric("elsewhere", "s"), Metric("failed", "s")],
     goals=[Goal("elsewhere", OFF, factor=1 / 6)],
@@ -147,9 +150,9 @@ async def freeze(opened: tuple[RemoteExecutor, list[SshHost]], size: int) -> Sam
     """Its connection stays, but nothing comes through any more: from here a frozen host looks no different."""
     pool, hosts = opened
     careful = pool.submit(work.nap, SECONDS)
-    await _begun(careful)
+    await _so(lambda: careful.info.state == "running")
     calls = [pool.options(idempotent=True).submit(work.nap, SECONDS) for _ in range(2 * size - 1)]
-    await asyncio.gather(*(_begun(call) for call in calls))
+    await _so(lambda: all(call.info.state == "running" for call in calls))
     (frozen,) = (host for host in hosts if host.name == careful.info.host)
     begun = clock()
     frozen.stall()

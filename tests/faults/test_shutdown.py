@@ -22,6 +22,9 @@ from tests.tools import until, wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
+WAITS_FOR_THREADS = sys.version_info >= (3, 13)
+"""Whether Python insists on waiting for threads at its end."""
+
 DRAINING = """
 import asyncio, os, signal, sys, time
 os.environ["MARK"] = sys.argv[1]
@@ -102,12 +105,15 @@ def test_second_ctrl_c(kind: str, tmp_path: Path) -> None:
         frozen = [pid for pid in marked(mark) if pid != process.pid]
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)  # so that nothing can be confirmed
-        said = _interrupt_twice(process)
+        third = kind == "thread" and WAITS_FOR_THREADS
+        said = _interrupt_twice(process, third=third)
     assert not wait_until_none(mark, 2.0)
-    _expect_one_traceback(said, process.returncode)
     if kind == "thread":
         assert "its thread 'aioparallel thread 0' is still in never, which began" in said
-        assert "Python exits without it" in said
+        assert ("after one more Ctrl-C" if WAITS_FOR_THREADS else "Python exits without it") in said
+    if third:  # Python prints a traceback of its own
+        said = said[: said.rindex("Traceback")].partition("Exception ignored")[0]
+    _expect_one_traceback(said, process.returncode)
 
 
 def test_second_ctrl_c_with_a_frozen_host(tmp_path: Path) -> None:
@@ -133,13 +139,17 @@ def _start_stubborn(folder: Path, mark: str, *arguments: str) -> subprocess.Pope
     return process
 
 
-def _interrupt_twice(process: subprocess.Popen[str]) -> str:
+def _interrupt_twice(process: subprocess.Popen[str], *, third: bool = False) -> str:
     """Press Ctrl-C twice; returns what the program, which would otherwise wait for a minute, says."""
     try:
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=0.5)
         process.send_signal(signal.SIGINT)
+        if third:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.communicate(timeout=2)
+            process.send_signal(signal.SIGINT)
         return process.communicate(timeout=20)[1]
     finally:
         process.kill()

@@ -141,10 +141,12 @@ class Threads(Crew):
         self._name_abandoned("Python does not exit before.")
 
     def give_up(self) -> None:
-        """Leave behind the threads that are in a call; Python does not wait for them at its end either."""
+        """Leave behind the threads that are in a call; where that can be had, Python does not wait for them either."""
         if not self._closing:
             self._dismiss_all()
-        self._name_abandoned("Python exits without it.")
+        self._name_abandoned(
+            "Python exits without it." if _CAN_LET_GO else "Python does not exit before, but after one more Ctrl-C."
+        )
         for _, thread in list(self._running.values()):
             _let_go(thread)
 
@@ -291,6 +293,7 @@ class Threads(Crew):
 
 
 _RUN = Threads._call.__code__
+_CAN_LET_GO = hasattr(threading, "_shutdown_locks")
 
 
 def _thread_of(number: int) -> threading.Thread | None:
@@ -300,15 +303,11 @@ def _thread_of(number: int) -> threading.Thread | None:
 def _let_go(number: int) -> None:
     """Have Python not wait for a thread when the program ends, as if it were a daemon.
 
-    There is no public way to change that of a thread that runs, and none to have AnyIO start daemons. Where the private
-    one should be missing, Python waits, until one more Ctrl-C.
+    There is no public way to do that to a thread that runs, nor to have AnyIO start daemons; and none at all from
+    Python 3.13 on, where these locks are gone.
     """
-    thread = _thread_of(number)
-    handle = getattr(thread, "_handle", None)
-    if handle is not None:  # from Python 3.13 on
-        getattr(handle, "_set_done", lambda: None)()
-    else:
-        getattr(threading, "_shutdown_locks", set()).discard(getattr(thread, "_tstate_lock", None))
+    if _CAN_LET_GO:
+        vars(threading)["_shutdown_locks"].discard(getattr(_thread_of(number), "_tstate_lock", None))
 
 
 def _quit(thread: threading.Thread) -> None:
