@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import math
 import random
 import resource
 import tracemalloc
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from heapq import heappop, heappush
+from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -27,6 +29,7 @@ from aioparallel._policy.ledger import Ledger
 from aioparallel._policy.placement import WeightedRandom, placement_for
 from aioparallel._policy.seats import Seat, Site
 from aioparallel._policy.steps import Halt, Instruction, Pause, Place, Settle, Spawn
+from benchmarks import machine
 
 __all__ = ["Simulator", "measure", "measure_short"]
 
@@ -280,17 +283,35 @@ def table(figures: Iterator[Figures]) -> Iterator[str]:
         ).replace(",", " ")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print a table of all sizes."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulator", description=__doc__)
     parser.add_argument("--calls", type=int, default=200_000, help="for each size (default: %(default)s)")
     parser.add_argument("--slots", type=int, nargs="*", default=SLOTS, help="the sizes")
-    options = parser.parse_args()
-    for line in table(measure(slots, options.calls) for slots in options.slots):
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE, after each size")
+    options = parser.parse_args(argv)
+    about = machine.describe()
+    sizes: list[Figures] = []
+
+    def save(**others: float) -> None:
+        if options.json:
+            figures = {"machine": about, "sizes": [asdict(each) for each in sizes], **others}
+            options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+    def measured() -> Iterator[Figures]:
+        for slots in options.slots:
+            sizes.append(measure(slots, options.calls))
+            save()
+            yield sizes[-1]
+
+    for line in table(measured()):
         print(line, flush=True)
-    print(f"\n{measure_short(2, options.calls):,.0f} events/s from short calls on 2 local workers".replace(",", " "))
-    print(f"{memory_per_call():.0f} bytes for each call that waits;", end=" ")
-    print(f"at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB in all")
+    short = measure_short(2, options.calls)
+    memory = memory_per_call()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    save(short_rate=short, bytes_per_call=memory, peak_mb=peak)
+    print(f"\n{short:,.0f} events/s from short calls on 2 local workers".replace(",", " "))
+    print(f"{memory:.0f} bytes for each call that waits; at most {peak:.0f} MB in all")
 
 
 if __name__ == "__main__":

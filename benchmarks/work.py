@@ -48,6 +48,22 @@ def nap(seconds: float) -> float:
     return seconds
 
 
+def spin(begun: str) -> None:
+    """Python code without an end. It says that it has begun by making a file."""
+    open(begun, "x").close()
+    while True:
+        pass
+
+
+def hold(begun: str) -> None:
+    """C code that does not let go of the interpreter lock for a minute; after the same sign."""
+    import ctypes
+
+    sleep = ctypes.PyDLL(None).sleep
+    open(begun, "x").close()
+    sleep(60)
+
+
 def straggle(seconds: float, share: float) -> float:
     """Take that long, or in so many cases twenty times as long."""
     return nap(seconds * (20 if _chance.random() < share else 1))

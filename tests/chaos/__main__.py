@@ -15,9 +15,11 @@ from tests.chaos.campaign import Campaign, Settings
 def main() -> int:
     """Run a campaign, print what it did, and fail if a rule was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long at least (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=0, help="go on until so many calls have ended")
+    parser.add_argument("--faults", type=int, default=0, help="go on until so much was broken")
     parser.add_argument("--seed", type=int, help="of chance; by default another one each time")
-    parser.add_argument("--clients", type=int, default=12, help="how many call at a time (default: %(default)s)")
+    parser.add_argument("--clients", type=int, default=24, help="how many call at a time (default: %(default)s)")
     parser.add_argument("--round", type=float, default=8.0, help="seconds after which pools are closed")
     parser.add_argument("--local", action="store_true", help="no remote hosts")
     parser.add_argument("--verbose", action="store_true", help="show what pools log")
@@ -26,6 +28,8 @@ def main() -> int:
     seed = random.randrange(10**6) if options.seed is None else options.seed
     settings = Settings(
         seconds=options.seconds,
+        calls=options.calls,
+        faults=options.faults,
         seed=seed,
         clients=options.clients,
         round_seconds=options.round,

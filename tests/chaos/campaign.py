@@ -59,11 +59,16 @@ class Settings:
     """How long, and with what."""
 
     seconds: float = 60.0
+    calls: int = 0
+    faults: int = 0
+    """It goes on until it has taken so long, the ends of so many calls were seen, and so much was broken."""
     seed: int = 0
-    clients: int = 12
+    clients: int = 24
     round_seconds: float = 8.0
     pause: float = 0.15
-    """Between two faults, on the average."""
+    """Between two faults, on the average, of each of those who break things."""
+    breakers: int = 2
+    """Some faults last for seconds: others should come meanwhile."""
     remote: bool = True
 
 
@@ -90,10 +95,9 @@ class Campaign:
         try:
             number = 0
             before = descriptors()
-            while number == 0 or (time.monotonic() < end and not self.checker.violations):
+            while number == 0 or not (self._is_enough(end) or self.checker.violations):
                 rng = random.Random(f"{settings.seed}/{number}")
-                left = max(1.0, min(settings.round_seconds, end - time.monotonic()))
-                await self._round(rng, left, folder, mark)
+                await self._round(rng, self._seconds_for_round(end), folder, mark)
                 if number == 0:
                     before |= {each for each in descriptors() if "null" in each or "urandom" in each}
                 await self.checker.check_settled()
@@ -105,6 +109,18 @@ class Campaign:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         return self
+
+    def _has_goals(self) -> bool:
+        """Whether more is to be called or broken."""
+        settings = self.settings
+        return self.checker.outcomes.total() < settings.calls or self.faults.total() < settings.faults
+
+    def _is_enough(self, end: float) -> bool:
+        return time.monotonic() >= end and not self._has_goals()
+
+    def _seconds_for_round(self, end: float) -> float:
+        most = self.settings.round_seconds
+        return most if self._has_goals() else max(1.0, min(most, end - time.monotonic()))
 
     def _on_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Nothing may fail where nobody sees it."""
@@ -134,7 +150,7 @@ class Campaign:
                 await pool.start()
             separate = [pool for pool in pools if not isinstance(pool, ThreadExecutor)]
             faults = Faults(rng, separate, hosts)
-            raging = asyncio.ensure_future(faults.rage(self.settings.pause))
+            raging = asyncio.ensure_future(faults.rage(self.settings.pause, self.settings.breakers))
             clients = [Client(self.checker, folder, rng.random(), pools) for _ in range(self.settings.clients)]
             calling = [asyncio.ensure_future(client.call_until(time.monotonic() + seconds)) for client in clients]
             drain = rng.random() < 0.5
@@ -228,10 +244,10 @@ class Client:
     def _job(self, kind: str, number: int) -> tuple[Any, tuple[Any, ...], Any, tuple[type[BaseException], ...]]:
         rng = self._rng
         if kind == "echo":
-            size = rng.choice([10, 100_000, 2_000_000])
+            size = rng.choice([10] * 6 + [100_000] * 3 + [2_000_000])
             return jobs.echo, (bytes(size),), (number, size), ()
         if kind in {"work", "async"}:
-            seconds = rng.choice([0.0, 0.0, 0.001, 0.05])
+            seconds = rng.choice([0.0, 0.0, 0.0, 0.001, 0.05])
             return jobs.work if kind == "work" else jobs.work_async, (seconds,), number, ()
         if kind == "straggle":
             return jobs.straggle, (), number, ()
@@ -258,7 +274,8 @@ class Client:
         await self._see(self._submit())
 
     async def _many(self) -> None:
-        calls = [self._submit("work work work echo straggle fail") for _ in range(self._rng.randrange(2, 60))]
+        kinds = "work work work work work work echo straggle fail"
+        calls = [self._submit(kinds) for _ in range(self._rng.randrange(2, 200))]
         for call in calls:
             await self._see(call)
 
@@ -290,7 +307,7 @@ class Client:
     async def _mapped(self) -> None:
         """A map, left early as often as not."""
         pool = self._rng.choice(self._pools)
-        numbers = [self._checker.new(1) for _ in range(self._rng.randrange(1, 80))]
+        numbers = [self._checker.new(1) for _ in range(self._rng.randrange(1, 300))]
         most = self._rng.choice([3, 1000])
         seen = []
         async with pool.map(

@@ -31,8 +31,13 @@ class Faults:
         self._pools = pools
         self._hosts = hosts
 
-    async def rage(self, pause: float) -> None:
-        """Break something, again and again, until it is cancelled; then mend what can be mended."""
+    async def rage(self, pause: float, breakers: int) -> None:
+        """Break things, so many at a time, again and again, until it is cancelled; then mend what can be mended."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(breakers):
+                group.create_task(self._rage(pause))
+
+    async def _rage(self, pause: float) -> None:
         kinds: list[Callable[[], Awaitable[bool]]] = [self.kill_worker] * 6 + [self.stop_worker] * 3
         kinds += [self.stop_agent, self.kill_agent]
         kinds += [self.cut, self.partition, self.delay, self.refuse] if self._hosts else []

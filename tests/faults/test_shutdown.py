@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
@@ -16,9 +17,13 @@ import pytest
 from aioparallel import CallCancelledError, RemoteExecutor
 from aioparallel.testing import SshHost, ssh_host
 from tests.faults.programs import marked, start, wait_until_none
-from tests.tools import until
+from tests.sshhosts import serve, write_hosts
+from tests.tools import until, wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+WAITS_FOR_THREADS = sys.version_info >= (3, 13)
+"""Whether Python insists on waiting for threads at its end."""
 
 DRAINING = """
 import asyncio, os, signal, sys, time
@@ -45,21 +50,34 @@ async def main():
 asyncio.run(main())
 """
 
-STOPPING = """
-import asyncio, os, sys, time
+STUBBORN = """
+import asyncio, os, sys, threading, time
 os.environ["MARK"] = sys.argv[1]
-from aioparallel import ProcessExecutor
+from aioparallel import CoroutineExecutor, ProcessExecutor, RemoteExecutor, ThreadExecutor, load_hosts
+
+def never():
+    threading.Event().wait()
+
+async def unwilling():
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
+def open_pool():
+    if sys.argv[2] == "remote":
+        return RemoteExecutor(load_hosts(sys.argv[3]), grace=60)
+    kinds = {"process": ProcessExecutor, "thread": ThreadExecutor, "coroutine": CoroutineExecutor}
+    return kinds[sys.argv[2]](1, grace=60)
 
 async def main():
-    async with ProcessExecutor(1, grace=1) as pool:
-        call = pool.submit(time.sleep, 600)
+    async with open_pool() as pool:
+        call = pool.submit(unwilling if sys.argv[2] == "coroutine" else never)
         while call.info.state != "running":
             await asyncio.sleep(0.01)
         print("running", flush=True)
-        try:
-            await call
-        finally:
-            print("closing", flush=True)
+        await call
 
 asyncio.run(main())
 """
@@ -79,31 +97,69 @@ def test_drain_with_a_deadline(tmp_path: Path) -> None:
     assert not wait_until_none(mark, 1.0)
 
 
-def test_second_ctrl_c(tmp_path: Path) -> None:
-    """The first Ctrl-C cancels and waits for confirmation; after the second the program ends soon, with one traceback."""
-    program = tmp_path / "program.py"
-    program.write_text(STOPPING)
+@pytest.mark.parametrize("kind", ["process", "thread", "coroutine"])
+def test_second_ctrl_c(kind: str, tmp_path: Path) -> None:
+    """The first Ctrl-C cancels and waits; the second ends what will not stop, at once, with one traceback."""
     mark = uuid.uuid4().hex
-    with start(program, mark) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "running\n"
-        agent = next(pid for pid in marked(mark) if _parent(pid) == process.pid)
-        os.kill(agent, signal.SIGSTOP)  # so that nothing can be confirmed
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        try:
-            _, said = process.communicate(timeout=15)
-        finally:
-            _resume(agent)
-            process.kill()
-    assert said.splitlines().count("KeyboardInterrupt") == 1, said
+    with _start_stubborn(tmp_path, mark, kind) as process:
+        frozen = [pid for pid in marked(mark) if pid != process.pid]
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)  # so that nothing can be confirmed
+        third = kind == "thread" and WAITS_FOR_THREADS
+        said = _interrupt_twice(process, third=third)
     assert not wait_until_none(mark, 2.0)
+    if kind == "thread":
+        assert "its thread 'aioparallel thread 0' is still in never, which began" in said
+        assert ("after one more Ctrl-C" if WAITS_FOR_THREADS else "Python exits without it") in said
+    if third:  # Python prints a traceback of its own
+        said = said[: said.rindex("Traceback")].partition("Exception ignored")[0]
+    _expect_one_traceback(said, process.returncode)
 
 
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+def test_second_ctrl_c_with_a_frozen_host(tmp_path: Path) -> None:
+    """The second Ctrl-C cuts off a host that does not answer; its calls end there when it wakes up."""
+    with serve(1, slots=1) as [host]:
+        with _start_stubborn(tmp_path, uuid.uuid4().hex, "remote", write_hosts([host], tmp_path)) as process:
+            commands = host.commands
+            for pid in commands:
+                os.kill(pid, signal.SIGSTOP)
+            said = _interrupt_twice(process)
+        _expect_one_traceback(said, process.returncode)
+        assert commands
+        for pid in commands:
+            wait_for(lambda pid=pid: not _resume(pid))  # type: ignore[misc]
+
+
+def _start_stubborn(folder: Path, mark: str, *arguments: str) -> subprocess.Popen[str]:
+    program = folder / "program.py"
+    program.write_text(STUBBORN)
+    process = start(program, mark, *arguments)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    return process
+
+
+def _interrupt_twice(process: subprocess.Popen[str], *, third: bool = False) -> str:
+    """Press Ctrl-C twice; returns what the program, which would otherwise wait for a minute, says."""
+    try:
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.send_signal(signal.SIGINT)
+        if third:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.communicate(timeout=2)
+            process.send_signal(signal.SIGINT)
+        return process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
+
+
+def _expect_one_traceback(said: str, status: int) -> None:
+    assert said.splitlines().count("KeyboardInterrupt") == 1, said
+    assert said.count("Traceback") == 1, said
+    assert said.endswith("KeyboardInterrupt\n"), said
+    assert status == -signal.SIGINT
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,14 @@ class Fleet(Workers):
         if self._connections is not None:
             await self._connections.aclose()
 
+    async def give_up(self) -> None:
+        """Cut all hosts off, upon which their agents end everything; or else their leases will."""
+        for member in self.members.values():
+            if member.station is not None:
+                member.station.give_up()
+        if self._connections is not None:
+            self._connections.abort()
+
     def add(self, host: Host) -> None:
         """Use one more host.
 

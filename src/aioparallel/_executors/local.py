@@ -72,7 +72,7 @@ class LocalExecutor(Executor):
         return Ledger()
 
     async def _open(self, run: Run) -> None:
-        self._foreman = Foreman(self, run, self._size)
+        run.hands = self._foreman = Foreman(self, run, self._size)
         await self._foreman.open()
 
     async def _close(self, run: Run) -> None:
@@ -128,6 +128,15 @@ class Foreman:
         await self.crew.open()
         self.run.ledger.add(self.seat)
         self.run.ledger.ready(self.seat)
+
+    @property
+    def abandoned(self) -> int:
+        """How many members are in a call that has been given up."""
+        return sum(map(self.crew.is_in, tuple(self._given_up)))
+
+    async def give_up(self) -> None:
+        """Have nothing wait for what still runs."""
+        self.crew.give_up()
 
     def place(self, step: Place) -> None:
         """Give calls to the crew."""

@@ -20,13 +20,15 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 import anyio
 
 from .._futures.dataflow import pending_in, substitute
 from .._futures.joining import Join
+from .._futures.patience import hastened
 from .._futures.smart import SmartFuture
 from .._futures.supervisor import Supervisor
 from .._model.call import Call, Phase, function_name, plain_function
@@ -54,6 +56,15 @@ R = TypeVar("R")
 
 SLOW_CLOSE = 5.0
 """Seconds that closing may take beyond the grace, before what is left is given up."""
+GIVE_UP_SECONDS = 2.0
+"""So long it may take to give up what is left."""
+
+
+class Hands(Protocol):
+    """Those who run the calls of a run."""
+
+    async def give_up(self) -> None:
+        """End everything at once, by force; wait for nothing that may not come. It may be closed, or half closed."""
 
 
 class Run:
@@ -63,9 +74,13 @@ class Run:
         self.loop = asyncio.get_running_loop()
         self.thread = threading.get_ident()
         self.ledger = ledger
+        self.hands: Hands | None = None
+        """Those who run its calls, once ``_open`` has found them."""
         self.opened = False
         self.closing = False
         self.drain = True
+        self.is_shut_down = False
+        """Whether its task was cancelled, as a loop does that shuts down."""
         self.arriving: deque[tuple[Call, list[SmartFuture[Any]]]] = deque()
         """Calls that other threads have submitted, and this run's thread has not seen yet; with their arguments that
         are futures."""
@@ -386,6 +401,7 @@ class Executor(ABC):
             backups_won=counts.backups_won,
             backup_seconds=counts.backup_seconds,
             deaths=counts.deaths,
+            abandoned=self._abandoned,
             p50=ledger.latencies.quantile(0.5),
             p95=ledger.latencies.quantile(0.95),
             per_worker=each,
@@ -517,6 +533,11 @@ class Executor(ABC):
     def _worker_count(self, ledger: Ledger) -> int:
         return len(ledger.seats)
 
+    @property
+    def _abandoned(self) -> int:
+        """How many threads are in a call that has been given up."""
+        return 0
+
     # The run
 
     def _ensure_open(self) -> Run:
@@ -547,11 +568,30 @@ class Executor(ABC):
             await run.close_asked.wait()
             if run.drain:
                 await self._until(run, lambda: run.idle or not run.drain)
+        except asyncio.CancelledError:
+            run.is_shut_down = True
+            raise
         finally:
             run.closing = run.ledger.closing = True
-            with anyio.move_on_after(self.grace + SLOW_CLOSE, shield=True):
-                await self._stop_all(run)
-                await self._close(run)
+            await self._shut(run)
+
+    async def _shut(self, run: Run) -> None:
+        """Stop what runs, and end the workers: in peace; by force if that takes too long, or nobody waits for it.
+
+        That is so when this task is cancelled while it is here, or when the loop shuts down while work was left behind
+        that somebody had cancelled: both are what a second Ctrl-C does.
+        """
+        in_peace = False
+        try:
+            with anyio.move_on_after(self.grace + SLOW_CLOSE, shield=True) as patience:
+                with hastened(patience.cancel) if run.is_shut_down else nullcontext():
+                    await self._stop_all(run)
+                    await self._close(run)
+                    in_peace = True
+        finally:
+            if not in_peace and run.hands is not None:
+                with anyio.move_on_after(GIVE_UP_SECONDS, shield=True):
+                    await run.hands.give_up()
 
     async def _try_open(self, run: Run) -> None:
         try:

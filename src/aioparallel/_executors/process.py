@@ -139,7 +139,7 @@ class ProcessExecutor(ProcessPool):
 
     async def _open(self, run: Run) -> None:
         if self.engine != "anyio":
-            self._workers = Resident(self, run)
+            run.hands = self._workers = Resident(self, run)
             try:
                 await self._workers.start()
             except WorkerStartError as error:
@@ -149,7 +149,7 @@ class ProcessExecutor(ProcessPool):
                     raise
                 _log.warning("%s: every call gets a process by anyio.to_process instead: %s", self.name, error)
         if self._workers is None:
-            self._workers = Single(self, run)
+            run.hands = self._workers = Single(self, run)
         await self._workers.populate()
 
     async def _close(self, run: Run) -> None:

@@ -200,7 +200,7 @@ class RemoteExecutor(ProcessPool):
 
     async def _open(self, run: Run) -> None:
         self._common_setup()  # what cannot travel is told before any host is bothered with it
-        self._fleet = Fleet(self, run)
+        run.hands = self._fleet = Fleet(self, run)
         await self._fleet.open(self._hosts, wait_for_all=self._waits_for_all)
 
     async def _close(self, run: Run) -> None:

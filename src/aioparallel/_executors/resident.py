@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Resident"]
 
 MAX_AGENT_DEATHS = 3
+GIVE_UP_SECONDS = 0.3
+"""What an agent needs at most to kill what there is, if it can."""
 
 
 class Resident(Workers):
@@ -86,12 +88,26 @@ class Resident(Workers):
             self.station.bid_farewell(carrier, politely=politely)
         with anyio.move_on_after(self.pool.grace):
             await self._news.until(lambda: not self.station.carriers)
-        pipe, self._pipe = self._pipe, None
-        if pipe is not None:
-            await pipe.start_over.wait()  # it may be the second one, just starting
-            await pipe.aclose()
-        self.station.end_all()
-        self.station.close()
+        try:
+            pipe, self._pipe = self._pipe, None
+            if pipe is not None:
+                await pipe.start_over.wait()  # it may be the second one, just starting
+                await pipe.aclose()
+        finally:
+            self.station.end_all()
+            self.station.close()
+
+    async def give_up(self) -> None:
+        """End every worker now. An agent that has not done so in a moment is killed."""
+        for carrier in list(self.station.carriers.values()):
+            self.station.kill_from_here(carrier)
+        try:
+            pipe, self._pipe = self._pipe, None
+            if pipe is not None:
+                await pipe.aclose(GIVE_UP_SECONDS)
+        finally:
+            self.station.end_all()
+            self.station.close()
 
     async def _start_agent(self) -> None:
         agent = Agent(self.station)

@@ -58,6 +58,9 @@ class Single:
     async def close(self) -> None:
         """Nothing to do: the tasks end with the pool's group, and the processes belong to anyio."""
 
+    async def give_up(self) -> None:
+        """Nothing to do: what ends with the pool's group is killed."""
+
     def spawn(self, step: Spawn) -> None:
         """Nothing to do: the seat stands for anyio's processes."""
 

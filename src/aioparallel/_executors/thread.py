@@ -79,6 +79,8 @@ class ThreadExecutor(MappingExecutor):
         self.max_workers = default if max_workers is None else checked_count("max_workers", max_workers)
         self.initializer = initializer
         self.finalizer = finalizer
+        self._foremen: list[Foreman] = []
+        """Of this run, and of earlier ones whose threads have not ended."""
         super().__init__(self.max_workers, name=name, max_pending=max_pending, grace=grace)
 
     def _check(self, fn: Any) -> None:
@@ -90,6 +92,15 @@ class ThreadExecutor(MappingExecutor):
                 f"{function_name(fn)} is an `async def`, which a thread cannot run: `await` it, "
                 "or submit it to a CoroutineExecutor"
             )
+
+    async def _open(self, run: Run) -> None:
+        await super()._open(run)
+        assert self._foreman is not None, "it has just been made"
+        self._foremen = [*(each for each in self._foremen if each.abandoned), self._foreman]
+
+    @property
+    def _abandoned(self) -> int:
+        return sum(foreman.abandoned for foreman in tuple(self._foremen))
 
     def _recall(self, future: SmartFuture[Any]) -> bool:
         call = future._source

@@ -35,6 +35,7 @@ from .expression import Expression, evaluate
 from .home import Job
 from .loops import at_home, running_loop, soon
 from .operators import Operators
+from .patience import go_without
 
 if TYPE_CHECKING:
     from .._model.contracts import Source
@@ -563,12 +564,17 @@ async def stopped(futures: Iterable[SmartFuture[Any]]) -> None:
     """Wait until cancelled work has really stopped, at most for its grace.
 
     Cancellation:
-        Shielded: this is what a cancelled awaiter does before it goes.
+        Shielded: this is what a cancelled awaiter does before it goes. If its task is cancelled all the same, which
+        only asyncio does, it goes at once, and everybody may know that it had no patience.
     """
     pending = [future._here(running_loop(), joins=False) for future in futures if future._state < _DONE]
-    with anyio.move_on_after(max((future._grace for future in pending), default=0), shield=True):
-        for future in pending:
-            await future._until_settled()
+    try:
+        with anyio.move_on_after(max((future._grace for future in pending), default=0), shield=True):
+            for future in pending:
+                await future._until_settled()
+    except CancelledError:
+        go_without(pending)
+        raise
 
 
 def _name_of(source: Source | None) -> str:

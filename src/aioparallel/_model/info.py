@@ -188,6 +188,7 @@ class PoolStatus:
         backups_won: How many of them gave their call its result.
         backup_seconds: What workers spent on copies, those that lost included.
         deaths: Workers that died unasked.
+        abandoned: Threads that are still in a call that has been given up, also from before the executor was closed.
         p50: Median time from beginning to end, in seconds; ``None`` before anything ended.
         p95: The same for 95 of 100 calls.
         per_worker: How each worker stands, if that was asked for.
@@ -208,4 +209,5 @@ class PoolStatus:
     p50: float | None = None
     p95: float | None = None
     backup_seconds: float = 0.0
+    abandoned: int = 0
     per_worker: tuple[WorkerStatus, ...] = field(default=(), repr=False)

@@ -203,18 +203,24 @@ class Pipe(asyncio.SubprocessProtocol):
         if stdin is not None and not stdin.is_closing():
             stdin.write(b"".join(parts))
 
-    async def aclose(self) -> None:
-        """Close the lifeline; wait until the agent has ended, and kill it if that takes too long."""
+    async def aclose(self, patience: float = END_SECONDS) -> None:
+        """Close the lifeline; wait until the agent has ended, and kill it if that takes longer than so many seconds.
+
+        Cancellation:
+            Kills it at once.
+        """
         if self._transport is None:
             return
         if self._stdin is not None:
             self._stdin.close()
-        with anyio.move_on_after(END_SECONDS) as patience:
-            await self._agent.ended.wait()
-        if patience.cancelled_caught:
-            self._transport.kill()
-            await self._agent.ended.wait()
-        self._transport.close()
+        try:
+            with anyio.move_on_after(patience):
+                await self._agent.ended.wait()
+            if not self._agent.ended.is_set():
+                self._transport.kill()
+                await self._agent.ended.wait()
+        finally:
+            self._transport.close()  # which kills it if it is still there
 
     @property
     def _stdin(self) -> Any:

@@ -86,6 +86,10 @@ class Crew(ABC):
         """Take a call away from the crew; ``False`` if it has begun."""
 
     @abstractmethod
+    def is_in(self, number: int) -> bool:
+        """Whether a call has begun, and not ended."""
+
+    @abstractmethod
     def stop(self, number: int, *, once: bool = False) -> bool:
         """Ask a call that has begun to stop; with *once*, unless somebody else has; ``False`` if there is no way to."""
 
@@ -100,6 +104,10 @@ class Crew(ABC):
     @abstractmethod
     async def close(self, grace: float) -> None:
         """Let everybody go, and leave behind who has not come after ``grace`` seconds."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Leave behind, now, whoever is in a call, and have nothing wait for him."""
 
     def collect(self) -> None:
         """Report the ends that are there."""

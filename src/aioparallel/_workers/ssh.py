@@ -309,6 +309,14 @@ class Connections:
             if login.connection is not None:
                 await login.connection.aclose()
 
+    def abort(self) -> None:
+        """Cut all connections, and wait for nothing."""
+        self._closed = True
+        for login in self._logins.values():
+            login.scope.cancel()
+            if login.connection is not None:
+                login.connection.ssh.abort()
+
     # Logins
 
     def _login_to(self, host: Host) -> _Login:

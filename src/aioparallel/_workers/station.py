@@ -222,8 +222,13 @@ class Station(ABC):
         """The agent is gone, and its workers with it."""
         self.agent = None
         for carrier in list(self.carriers.values()):
-            self._kill_from_here(carrier)
+            self.kill_from_here(carrier)
             self._on_gone(carrier, Gone(None))
+
+    def give_up(self) -> None:
+        """Take the agent for lost, and have it told to whoever waits for it."""
+        if self.agent is not None:
+            self.agent.lost()
 
     def end_all(self) -> None:
         """Nobody waits any longer for what is left."""
@@ -236,7 +241,7 @@ class Station(ABC):
     def _expect(self, carrier: Carrier) -> None:
         """Have a link for a worker that is about to come."""
 
-    def _kill_from_here(self, carrier: Carrier) -> None:
+    def kill_from_here(self, carrier: Carrier) -> None:
         """Kill a worker's processes without the agent, if that can be done."""
 
     def _insist(self, carrier: Carrier) -> None:
@@ -381,7 +386,7 @@ class LocalStation(Station):
         link.on_lost = lambda: self._on_link_lost(carrier)
         return lambda kind, body: self._on_frame(carrier, kind, body)
 
-    def _kill_from_here(self, carrier: Carrier) -> None:
+    def kill_from_here(self, carrier: Carrier) -> None:
         try:
             if carrier.pid is not None and carrier.gone is None:
                 os.killpg(carrier.pid, signal.SIGKILL)

@@ -67,6 +67,10 @@ class Tasks(Crew):
         self._unfinished -= taken
         return taken
 
+    def is_in(self, number: int) -> bool:
+        """Whether a call has begun, and not ended."""
+        return number in self._running
+
     def stop(self, number: int, *, once: bool = False) -> bool:
         """Cancel the coroutine of a call that has begun; ``False`` if it is no coroutine yet."""
         if number not in self._running:
@@ -83,13 +87,17 @@ class Tasks(Crew):
 
     async def close(self, grace: float) -> None:
         """Let all tasks end; coroutines that go on although they were cancelled are closed."""
+        self.give_up()
+        await self._until(lambda: not self._members)
+
+    def give_up(self) -> None:
+        """Have coroutines closed that go on although they were cancelled."""
         self._closing = self._giving_up = True
         while self._idle:
             self._wake_one()
         for call, task, _ in list(self._running.values()):
             _log.warning("%s: %s did not stop when it was cancelled; it is closed", self.name, call.name)
             task.cancel()
-        await self._until(lambda: not self._members)
 
     def _wake_one(self) -> None:
         waiter = self._idle.pop()

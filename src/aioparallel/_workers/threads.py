@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
+from time import time
 from types import FrameType
 from typing import Any
 
@@ -112,6 +113,10 @@ class Threads(Crew):
         self._unfinished -= taken
         return taken
 
+    def is_in(self, number: int) -> bool:
+        """Whether a call has begun, and not ended."""
+        return number in self._running
+
     def stop(self, number: int, *, once: bool = False) -> bool:
         """Nothing can stop a thread; the call may ask whether it was cancelled."""
         return False
@@ -128,20 +133,41 @@ class Threads(Crew):
 
     async def close(self, grace: float) -> None:
         """Let all threads end; leave behind those whose function has not returned after ``grace`` seconds."""
-        self._closing = True
-        for _ in range(self._members):
-            self._inbox.put(None)
+        self._dismiss_all()
         with anyio.move_on_after(grace):
             await self._until(lambda: not self._members)
         with anyio.move_on_after(LEAVING_SECONDS):
             await self._until(lambda: self._members <= len(self._running))
-        for number, (call, _) in list(self._running.items()):
+        self._name_abandoned("Python does not exit before.")
+
+    def give_up(self) -> None:
+        """Leave behind the threads that are in a call; where that can be had, Python does not wait for them either."""
+        if not self._closing:
+            self._dismiss_all()
+        self._name_abandoned(
+            "Python exits without it." if _CAN_LET_GO else "Python does not exit before, but after one more Ctrl-C."
+        )
+        for _, thread in list(self._running.values()):
+            _let_go(thread)
+
+    def _dismiss_all(self) -> None:
+        self._closing = True
+        for _ in range(self._members):
+            self._inbox.put(None)
+
+    def _name_abandoned(self, consequence: str) -> None:
+        now = time()
+        for number, (call, ident) in list(self._running.items()):
+            thread = _thread_of(ident)
             _log.warning(
-                "%s was closed, but a thread of it is still in %s, and ends when that returns. A thread cannot be "
-                "stopped; a function that takes long should call aioparallel.check_cancelled() now and then. It is "
-                "here:\n%s",
+                "%s was closed, but its thread %r is still in %s, which began %.1f s ago, and ends when that returns. "
+                "%s A thread cannot be stopped; a function that takes long should call aioparallel.check_cancelled() "
+                "now and then. It is here:\n%s",
                 self.name,
+                ident if thread is None else thread.name,
                 call.name,
+                now - (call.begun_at or now),
+                consequence,
                 self.stack(number),
             )
 
@@ -267,6 +293,21 @@ class Threads(Crew):
 
 
 _RUN = Threads._call.__code__
+_CAN_LET_GO = hasattr(threading, "_shutdown_locks")
+
+
+def _thread_of(number: int) -> threading.Thread | None:
+    return next((thread for thread in threading.enumerate() if thread.ident == number), None)
+
+
+def _let_go(number: int) -> None:
+    """Have Python not wait for a thread when the program ends, as if it were a daemon.
+
+    There is no public way to do that to a thread that runs, nor to have AnyIO start daemons; and none at all from
+    Python 3.13 on, where these locks are gone.
+    """
+    if _CAN_LET_GO:
+        vars(threading)["_shutdown_locks"].discard(getattr(_thread_of(number), "_tstate_lock", None))
 
 
 def _quit(thread: threading.Thread) -> None:

@@ -8,6 +8,7 @@ import functools
 import gc
 import logging
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -626,6 +627,24 @@ async def test_ends_wake_the_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         await wait_all(calls)
     assert 1 <= len(wakes) <= 2, "the first call goes to the thread at once, and may have ended before the others came"
+
+
+async def test_abandoned_threads_are_counted_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A thread that goes on after its call was given up is seen in `status`, also when the pool is closed, and named."""
+    door = Door()
+    pool = ThreadExecutor(1, grace=0, name="waiters")
+    async with pool:
+        call = pool.submit(door.pass_through)
+        await door.someone()
+        assert pool.status().abandoned == 0
+        call.cancel()
+        assert pool.status().abandoned == 1
+    assert pool.status().abandoned == 1
+    (record,) = caplog.records
+    assert "waiters was closed, but its thread 'aioparallel waiters 0' is still in " in record.getMessage()
+    assert re.search(r"pass_through, which began \d+\.\d s ago", record.getMessage())
+    door.open()
+    await until(lambda: pool.status().abandoned == 0)
 
 
 # Loops and programs
