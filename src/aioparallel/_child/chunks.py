@@ -46,7 +46,7 @@ def run(fn: Callable[[Any], Any], items: Sequence[Any], page: Page, number: int,
             if not notes.keep(index, failed[index], failed=True) or stop_at_failure:
                 break
             continue
-        kind = type(value)
+        kind: Any = type(value)
         if kind is int:
             try:
                 ints[index] = value
