@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,51 @@ def test_full_places_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: path == "/dev/shm")
     with pytest.raises(OSError, match="No space left"):
         private_folder()
+
+
+MAKES_ONE = """
+import os, sys, time
+from aioparallel._child import folders
+folders.LONGEST_PARENT = 1000
+os.access = lambda path, mode: path == os.environ["TMPDIR"]
+folder = folders.private_folder()
+os.mkdir(f"{folder}/sub")
+open(f"{folder}/sub/module.py", "w").close()
+print(folder, flush=True)
+time.sleep(60)
+"""
+
+
+def test_folders_of_the_dead_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder whose program was killed is removed by the next program that makes one; who lives keeps its own."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("aioparallel._child.folders.LONGEST_PARENT", 1000)
+    monkeypatch.setattr(os, "access", lambda path, mode: path == str(tmp_path))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", MAKES_ONE]
+    programs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        dead, living = [program.stdout.readline().strip() for program in programs if program.stdout is not None]
+        programs[0].send_signal(signal.SIGKILL)
+        programs[0].wait()
+        assert Path(dead, "sub", "module.py").exists()
+        own = [private_folder() for _ in range(2)]
+        assert not os.path.exists(dead)
+        assert all(map(os.path.exists, (living, *own)))
+        for folder in own:
+            remove_folder(folder)
+    finally:
+        for program in programs:
+            program.kill()
+            program.communicate()
+
+
+def test_other_folders_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What has no lock of ours is left alone, whatever it is called: it may be in the making."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("aioparallel._child.folders.LONGEST_PARENT", 1000)
+    monkeypatch.setattr(os, "access", lambda path, mode: path == str(tmp_path))
+    (tmp_path / "aioparallel-1").mkdir()
+    (tmp_path / "aioparallel-2").touch()
+    remove_folder(private_folder())
+    assert sorted(os.listdir(tmp_path)) == ["aioparallel-1", "aioparallel-2"]
