@@ -123,7 +123,7 @@ class Executor(ABC):
     kind: str
     """The name of the :class:`~aioparallel.Method` that runs calls here."""
     _observers: Observers | None = None
-    """Made when somebody observes; until then nothing is paid for that."""
+    """There while somebody observes; before and afterwards nothing is paid for that."""
 
     def __init__(self, *, name: str | None = None, max_pending: float = math.inf, grace: float = 5.0) -> None:
         if not max_pending >= 1:
@@ -418,8 +418,11 @@ class Executor(ABC):
         from .._seeing.observers import Observers
 
         if self._observers is None:
-            self._observers = Observers()
+            self._observers = Observers(self._unobserved)
         return self._observers.add(observer)
+
+    def _unobserved(self) -> None:
+        self._observers = None
 
     def trace(self, target: str | PathLike[str] | Trace) -> Trace:
         """Write down what happens, for Perfetto, ``chrome://tracing`` and ``aioparallel report``.

@@ -40,7 +40,7 @@ class OneLane:
 
     def add(self, begun_at: float, duration: float, text: str) -> None:
         """A call has ended."""
-        self._held.append((begun_at, duration if duration > 0.0 else 0.0, text, self.first))
+        self._held.append((begun_at, max(0.0, duration), text, self.first))
 
     def settle(self) -> list[Span]:
         """Give what was added its place: after what has one, and before what runs."""
@@ -49,14 +49,11 @@ class OneLane:
         for number in range(len(placed) - 1, -1, -1):
             begun_at, duration, text, lane = placed[number]
             end = begun_at + duration
-            if end > latest:
-                end = latest
-            if end < last:
-                end = last
+            end = min(end, latest)
+            end = max(end, last)
             if begun_at + duration > end:
                 begun_at = end - duration
-            if begun_at < last:
-                begun_at = last
+            begun_at = max(begun_at, last)
             placed[number] = (begun_at, end - begun_at, text, lane)
             latest = begun_at
         if placed:
@@ -99,10 +96,14 @@ class ManyLanes:
 
     def add(self, begun_at: float, duration: float, text: str) -> None:
         """A call has ended."""
-        if duration < 0.0:
-            duration = 0.0
-        lane = self._take(begun_at)
-        insort(self._free, (begun_at + duration, lane))
+        duration = max(duration, 0.0)
+        free = self._free
+        if free and free[-1][0] <= begun_at:  # as it is most of the time
+            lane = free[-1][1]
+            free[-1] = (begun_at + duration, lane)
+        else:
+            lane = self._take(begun_at)
+            insort(free, (begun_at + duration, lane))
         self._placed.append((begun_at, duration, text, lane))
 
     def settle(self) -> list[Span]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -48,13 +48,15 @@ _new = tuple.__new__
 
 
 class Observers:
-    """Who observes a pool. An observer that fails is named in the log once, and told nothing more."""
+    """Who observes a pool. An observer that fails is named in the log once, and told nothing more.
 
-    def __init__(self) -> None:
+    Args:
+        on_empty: Called when nobody is left, so that nothing is paid any more.
+    """
+
+    def __init__(self, on_empty: Callable[[], object]) -> None:
         self._all: tuple[tuple[Observation, Observer], ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self._all)
+        self._on_empty = on_empty
 
     def add(self, observer: Observer) -> Observation:
         """Tell somebody, from now on."""
@@ -66,7 +68,10 @@ class Observers:
 
     def drop(self, observation: Observation) -> None:
         """Tell somebody nothing more."""
-        self._all = tuple(pair for pair in self._all if pair[0] is not observation)
+        others = tuple(pair for pair in self._all if pair[0] is not observation)
+        if self._all and not others:
+            self._on_empty()
+        self._all = others
 
     def tell(self, event: Event) -> None:
         """Something has happened."""
@@ -81,7 +86,7 @@ class Observers:
 
     def queued(self, call: Call) -> None:
         """A call waits for a worker."""
-        self.tell(_new(CallQueued, (time.time(), call.future.id, call.name)))
+        self.tell(_new(CallQueued, (time.time(), call.future.id, call._name or call.name)))
 
     def placed(self, step: Place) -> None:
         """Calls are sent to a worker."""

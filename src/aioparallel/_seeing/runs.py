@@ -97,7 +97,6 @@ class Run:
         elif phase == "i":
             self.marks.append((at, lane, name))
 
-
     def end(self) -> None:
         """There are no more events: what has begun, and has not ended, never did."""
         begun = [call for calls in self._begun.values() for call in calls]

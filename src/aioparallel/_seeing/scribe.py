@@ -110,7 +110,9 @@ class Scribe:
         """Of those that have backup copies: where they, and these, were sent to."""
         self._begun: dict[tuple[int, str], tuple[str, Lanes, int]] = {}
         """Calls that were written when they were seen to run, by number and worker: name, lanes, and the lane."""
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers: dict[type, Callable[[Any], object]] = {
+            CallEnded: self._call_ended,
+            CallPlaced: self._call_placed,
             Counted: self._counted,
             Failed: self._failed,
             HostLost: self._host_lost,
@@ -124,25 +126,25 @@ class Scribe:
 
     def lines(self, notes: Iterable[Note]) -> list[str]:
         """What these notes say, after all those before them."""
-        placed = self._placed
+        handlers = self._handlers
         for note in notes:
-            if isinstance(note, CallEnded):
-                self._call_ended(note)
-            elif isinstance(note, CallPlaced):
-                if note.backup:
-                    self._copies.setdefault(note.id, [placed[note.id]] if note.id in placed else []).append(note)
-                else:
-                    placed[note.id] = note
-            else:
-                handler = self._handlers.get(type(note))
-                if handler is not None:
-                    handler(note)
+            handler = handlers.get(type(note))
+            if handler is not None:
+                handler(note)
         for lanes in self._lanes.values():
             self._settle(lanes)
         lines, self._lines = self._lines, []
         return lines
 
     # Calls
+
+    def _call_placed(self, event: CallPlaced) -> None:
+        number = event.id
+        if event.backup:
+            first = self._placed.get(number)
+            self._copies.setdefault(number, [] if first is None else [first]).append(event)
+        else:
+            self._placed[number] = event
 
     def _call_ended(self, event: CallEnded, error: str = "") -> None:
         at, number, name, worker, host, outcome, attempts, _, won, items, queued_at, begun_at, duration, _ = event
@@ -154,11 +156,13 @@ class Scribe:
             what += ',"won_by_copy":true'
         if error:
             what += f',"error":{json.dumps(error)}'
-        began = begun_at if worker is not None else None
+        if worker is None or begun_at is None:
+            if at - queued_at > WAIT_SECONDS:
+                self._waited(number, name, host, queued_at, at)
+        elif begun_at - queued_at > WAIT_SECONDS and attempts == 1:
+            self._waited(number, name, host, queued_at, begun_at)
         if worker is not None:
             self._ran(number, name, worker, host, begun_at, at, duration, what)
-        if (at if began is None else began) - queued_at > WAIT_SECONDS and (began is None or attempts == 1):
-            self._waited(number, name, host, queued_at, at if began is None else began)
         if self._copies:
             for copy in self._copies.pop(number, ()):
                 if copy.worker != worker:  # it lost, and was stopped
@@ -229,9 +233,7 @@ class Scribe:
 
     def _waited(self, number: int, name: str, host: str | None, since: float, until: float) -> None:
         head = f'{{"name":{_json(name)},"cat":"queue","id":{number},"pid":{self._machine(host)},"tid":0,'
-        self._lines.append(
-            f'{head}"ph":"b","ts":{self._micros(since)}}},\n{head}"ph":"e","ts":{self._micros(until)}}}'
-        )
+        self._lines.append(f'{head}"ph":"b","ts":{self._micros(since)}}},\n{head}"ph":"e","ts":{self._micros(until)}}}')
 
     def _failed(self, note: Failed) -> None:
         event, error = note

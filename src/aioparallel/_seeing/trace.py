@@ -35,7 +35,7 @@ from asyncio import TimerHandle
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 
-from .._model.events import Event, PoolClosed
+from .._model.events import CallEnded, CallRetried, Event, PoolClosed
 from .._policy.seats import Standing
 from .scribe import Counted, Failed, Known, Note, RunningNow, Runs, Scribe
 from .workers import running_calls
@@ -259,8 +259,11 @@ class _Watched:
     def __call__(self, event: Event) -> None:
         """This has happened: it is noted, and looked at later."""
         notes = self.notes
-        error = event[-1]
-        notes.append(Failed.of(event, error) if isinstance(error, BaseException) else event)
+        if isinstance(event[-1], BaseException):
+            assert isinstance(event, CallEnded | CallRetried), "only these end with an error"
+            notes.append(Failed.of(event, event[-1]))
+        else:
+            notes.append(event)
         if event[0] >= self._next_count or len(notes) >= self.limit:
             if event[0] >= self._next_count:
                 self._count(event[0])

@@ -50,7 +50,7 @@ def _status(seat: Seat, running: list[RunningCall]) -> WorkerStatus:
         running=tuple(sorted(running, key=lambda call: call.begun_at)),
         waiting=len(seat.held) - len(running),
         ended=seat.ended,
-        memory=memory_of(pid) if seat.site.name is None else None,
+        memory=memory_of(pid) if seat.site.name is None else getattr(seat.carrier, "memory", None),
     )
 
 
