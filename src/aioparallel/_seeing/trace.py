@@ -113,8 +113,7 @@ class Trace:
             raise ValueError(f"the trace {self.path} is closed")
         watched = _Watched(self, pool)
         self._watched[watched] = pool.observe(watched)
-        if pool._run is not None:
-            self._tick_later(watched)
+        self._tick_later(watched)
 
     def close(self) -> None:
         """Complete the file. Closing a closed trace does nothing."""
@@ -135,8 +134,7 @@ class Trace:
 
     def _at_work(self, watched: _Watched) -> None:
         """Something happens there: see to it that it is written in time."""
-        if self._timer is None:
-            self._tick_later(watched)
+        self._tick_later(watched)
         if len(watched.notes) >= watched.limit:
             self._flush()
 
@@ -146,21 +144,29 @@ class Trace:
         if observation is not None:
             observation.close()
             self._rest.append((watched.scribe, watched.take()))
+            self._end_timer()  # its loop may end now
+            for other in self._watched:
+                self._tick_later(other)
             if not self._watched:
                 self._finish()
 
     # In time
 
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _tick_later(self, watched: _Watched) -> None:
         run = watched.pool._run
-        if run is not None:
+        if self._timer is None and run is not None:
             self._timer = run.loop.call_later(FLUSH_SECONDS, self._tick)
 
     def _tick(self) -> None:
         """Have what there is written, so that whoever reads the file now can read that."""
         self._timer = None
         for watched in self._watched:
-            if watched.look() and self._timer is None:
+            if watched.look():
                 self._tick_later(watched)
         self._flush()
 
@@ -177,8 +183,13 @@ class Trace:
             return
         batch = self._take()
         if batch:
-            self._writer = threading.Thread(target=self._try_to_write, args=(batch,), name="aioparallel trace")
-            self._writer.start()
+            writer = threading.Thread(target=self._try_to_write, args=(batch,), name="aioparallel trace")
+            try:
+                writer.start()
+            except RuntimeError:  # no thread can be started any more
+                self._try_to_write(batch)
+            else:
+                self._writer = writer
 
     def _take(self) -> Batch:
         batch, self._rest = self._rest, []
@@ -206,9 +217,8 @@ class Trace:
         watched, self._watched = self._watched, {}
         for observation in watched.values():
             observation.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._writer = None
+        self._end_timer()
+        self._writer = None
         self._rest.clear()
         file, self._file = self._file, None
         try:
