@@ -24,7 +24,7 @@ from benchmarks.stats import median
 from benchmarks.suite import Goal, Metric, Sample, case
 
 EVENTS = 3
-"""Of each call: queued, placed, ended."""
+"""Of each call: queued, placed, ended. (A trace takes no note of the first: the last one says when it was.)"""
 BLOCK = 2000
 SHORT = 0.001
 SHORT_BLOCK = 300

@@ -415,11 +415,14 @@ class Executor(ABC):
                 with pool.observe(events.append):
                     await pool.submit(pow, 2, 10)
         """
+        return self._observe(observer)
+
+    def _observe(self, observer: Observer, *, of_queued: bool = True) -> Observation:
         from .._seeing.observers import Observers
 
         if self._observers is None:
             self._observers = Observers(self._unobserved)
-        return self._observers.add(observer)
+        return self._observers.add(observer, of_queued=of_queued)
 
     def _unobserved(self) -> None:
         self._observers = None

@@ -56,14 +56,18 @@ class Observers:
 
     def __init__(self, on_empty: Callable[[], object]) -> None:
         self._all: tuple[tuple[Observation, Observer], ...] = ()
+        self._of_queued: tuple[Observation, ...] = ()
+        """Those who want to hear of calls that are queued, which few need: how they end tells when they were."""
         self._on_empty = on_empty
 
-    def add(self, observer: Observer) -> Observation:
-        """Tell somebody, from now on."""
+    def add(self, observer: Observer, *, of_queued: bool = True) -> Observation:
+        """Tell somebody, from now on; of calls that are queued only if ``of_queued``, or with others who want that."""
         if not callable(observer):
             raise TypeError(f"observe takes a function of one argument, the event; {observer!r} cannot be called")
         observation = Observation(self)
         self._all = (*self._all, (observation, observer))
+        if of_queued:
+            self._of_queued = (*self._of_queued, observation)
         return observation
 
     def drop(self, observation: Observation) -> None:
@@ -72,6 +76,7 @@ class Observers:
         if self._all and not others:
             self._on_empty()
         self._all = others
+        self._of_queued = tuple(each for each in self._of_queued if each is not observation)
 
     def tell(self, event: Event) -> None:
         """Something has happened."""
@@ -86,7 +91,8 @@ class Observers:
 
     def queued(self, call: Call) -> None:
         """A call waits for a worker."""
-        self.tell(_new(CallQueued, (time.time(), call.future.id, call._name or call.name)))
+        if self._of_queued:
+            self.tell(_new(CallQueued, (time.time(), call.future.id, call._name or call.name)))
 
     def placed(self, step: Place) -> None:
         """Calls are sent to a worker."""

@@ -48,6 +48,21 @@ async def test_nobody_observes() -> None:
         assert pool._observers is None
 
 
+async def test_who_does_not_ask_for_queued_calls() -> None:
+    """No record is made of a call that is queued while nobody asks for it; whoever asks is told, whoever else is there."""
+    quiet: list[Event] = []
+    events: list[Event] = []
+    async with SerialExecutor() as pool:
+        with pool._observe(quiet.append, of_queued=False):
+            await pool.submit(pow, 2, 2)
+            assert [type(event) for event in quiet] == [CallPlaced, CallEnded]
+            with pool.observe(events.append):
+                await pool.submit(pow, 2, 2)
+            await pool.submit(pow, 2, 2)
+    assert [type(event) for event in events] == [CallQueued, CallPlaced, CallEnded]
+    assert [type(event) for event in quiet[-2:]] == [CallPlaced, CallEnded]
+
+
 async def test_records_have_their_fields() -> None:
     """Each record has as many values as fields, and of the kinds that these say."""
     events: list[Any] = []
