@@ -20,12 +20,13 @@ It speaks frames (see :mod:`.mux`). The messages that it is told, with their fie
 ``move``       to another ``folder``
 ``answer``     to ``ask``: what a module is (see :mod:`.questions`); pieces of it may follow
 ``renew``      modules have changed: forget what these ``names`` are
-``beat``       the executor lives; is answered with the same ``number``
+``beat``       the executor lives; is answered with the same ``number``, and then with what ``memory`` its workers have
 =============  =================================================================================================
 
 What it says: ``ready`` or ``failed``, ``forked``, ``spared`` (a call has not run so long), ``split`` (a chunk: from
-which item on it will not run), ``taken`` (bytes of a link), ``beat``, ``ask`` (what a module is, in the name of a
-worker), and ``gone``: a worker, with all that is known of its end, after its last answers.
+which item on it will not run), ``taken`` (bytes of a link), ``beat``, ``memory`` (what workers hold, in bytes), ``ask``
+(what a module is, in the name of a worker), and ``gone``: a worker, with all that is known of its end, after its last
+answers.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ END_SECONDS = 2.0
 HARD_CAP = 2
 """So many times its limit may a worker have while it runs a call."""
 MEMORY_SECONDS = 0.1
+MOST_WEIGHED = 256
+"""So many workers' memory is told of at each beat; that takes some microseconds for each."""
 
 
 class Agent:
@@ -217,6 +220,10 @@ class Agent:
 
     def _on_beat(self, message: dict[str, Any]) -> None:
         self._say(ev="beat", number=message["number"])
+        weighed = [child for child in self.children.values() if child.end is None][:MOST_WEIGHED]
+        if weighed:
+            sizes = " ".join(f"{child.serial}:{memory_of(child.pid)}" for child in weighed)
+            self._say(ev="memory", sizes=sizes)
 
     # Workers
 

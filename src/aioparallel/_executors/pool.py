@@ -138,7 +138,7 @@ class Executor(ABC):
     kind: str
     """The name of the :class:`~aioparallel.Method` that runs calls here."""
     _observers: Observers | None = None
-    """Made when somebody observes; until then nothing is paid for that."""
+    """There while somebody observes; before and afterwards nothing is paid for that."""
 
     def __init__(self, *, name: str | None = None, max_pending: float = math.inf, grace: float = 5.0) -> None:
         if not max_pending >= 1:
@@ -431,11 +431,17 @@ class Executor(ABC):
                 with pool.observe(events.append):
                     await pool.submit(pow, 2, 10)
         """
+        return self._observe(observer)
+
+    def _observe(self, observer: Observer, *, of_queued: bool = True) -> Observation:
         from .._seeing.observers import Observers
 
         if self._observers is None:
-            self._observers = Observers()
-        return self._observers.add(observer)
+            self._observers = Observers(self._unobserved)
+        return self._observers.add(observer, of_queued=of_queued)
+
+    def _unobserved(self) -> None:
+        self._observers = None
 
     def trace(self, target: str | PathLike[str] | Trace) -> Trace:
         """Write down what happens, for Perfetto, ``chrome://tracing`` and ``aioparallel report``.

@@ -105,6 +105,7 @@ class Call:
     function: Any = None
     payload: Any = None
     give_back: Callable[[int], None] | None = None
+    _name: str | None = None
 
     future: SmartFuture[Any]
 
@@ -136,7 +137,10 @@ class Call:
     @property
     def name(self) -> str:
         """The function's name, or the one that was chosen, for people."""
-        return self.options.name or function_name(self.fn)
+        name = self._name
+        if name is None:  # whoever is watched is asked at each step
+            name = self._name = self.options.name or function_name(self.fn)
+        return name
 
     @property
     def grace(self) -> float:

@@ -155,7 +155,8 @@ class WorkerStatus:
         running: What it runs, what began first in front.
         waiting: Calls that were sent to it and have not begun.
         ended: Calls that it has ended.
-        memory: What its process holds now, in bytes; ``None`` where that cannot be seen.
+        memory: What its process holds, in bytes: now, or on a host when that said so last; ``None`` where that cannot
+            be seen, or has not been said yet.
     """
 
     name: str

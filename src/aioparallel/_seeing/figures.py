@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .._policy.latency import Latencies
 from .runs import Run, TracedCall
 
-__all__ = ["FunctionFigures", "LaneFigures", "by_function", "by_lane", "failures", "latencies", "slowest"]
+__all__ = ["FunctionFigures", "LaneFigures", "by_function", "by_lane", "failures", "latencies", "slowest", "unfinished"]
 
 
 class LaneFigures(NamedTuple):
@@ -60,10 +60,11 @@ def by_lane(run: Run) -> list[LaneFigures]:
 
 
 def by_function(run: Run) -> list[FunctionFigures]:
-    """Each function, the one that took most time in all in front."""
+    """Each function by its calls that have ended, the one that took most time in all in front."""
     groups: dict[str, list[TracedCall]] = defaultdict(list)
     for call in run.calls:
-        groups[call.name].append(call)
+        if not call.unfinished:  # nobody knows what it would have taken
+            groups[call.name].append(call)
     figures = [_function(name, calls) for name, calls in groups.items()]
     return sorted(figures, key=lambda function: -function.total)
 
@@ -83,13 +84,18 @@ def slowest(run: Run, number: int) -> list[TracedCall]:
     return sorted(run.calls, key=lambda call: -call.duration)[:number]
 
 
+def unfinished(run: Run) -> list[TracedCall]:
+    """The calls that ran when the trace ended, those that had run longest in front."""
+    return sorted((call for call in run.calls if call.unfinished), key=lambda call: call.begun_at)
+
+
 def failures(run: Run) -> Counter[str]:
     """How often calls failed with what."""
     return Counter(f"{call.name}: {call.args.get('error', 'it is not known why')}" for call in run.calls if call.failed)
 
 
 def latencies(run: Run) -> Latencies:
-    """How long calls took."""
+    """How long calls took that have ended."""
     found = Latencies()
-    found.extend([call.duration for call in run.calls])
+    found.extend([call.duration for call in run.calls if not call.unfinished])
     return found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -43,27 +43,40 @@ WHY = {None: "in", Stop.CANCEL: "to cancel", Stop.TIMEOUT: "as time was up for"}
 
 _log = logging.getLogger("aioparallel")
 
+_new = tuple.__new__
+"""Makes a record of its fields in order, at a quarter of what its own constructor takes, which is a Python function."""
+
 
 class Observers:
-    """Who observes a pool. An observer that fails is named in the log once, and told nothing more."""
+    """Who observes a pool. An observer that fails is named in the log once, and told nothing more.
 
-    def __init__(self) -> None:
+    Args:
+        on_empty: Called when nobody is left, so that nothing is paid any more.
+    """
+
+    def __init__(self, on_empty: Callable[[], object]) -> None:
         self._all: tuple[tuple[Observation, Observer], ...] = ()
+        self._of_queued: tuple[Observation, ...] = ()
+        """Those who want to hear of calls that are queued, which few need: how they end tells when they were."""
+        self._on_empty = on_empty
 
-    def __bool__(self) -> bool:
-        return bool(self._all)
-
-    def add(self, observer: Observer) -> Observation:
-        """Tell somebody, from now on."""
+    def add(self, observer: Observer, *, of_queued: bool = True) -> Observation:
+        """Tell somebody, from now on; of calls that are queued only if ``of_queued``, or with others who want that."""
         if not callable(observer):
             raise TypeError(f"observe takes a function of one argument, the event; {observer!r} cannot be called")
         observation = Observation(self)
         self._all = (*self._all, (observation, observer))
+        if of_queued:
+            self._of_queued = (*self._of_queued, observation)
         return observation
 
     def drop(self, observation: Observation) -> None:
         """Tell somebody nothing more."""
-        self._all = tuple(pair for pair in self._all if pair[0] is not observation)
+        others = tuple(pair for pair in self._all if pair[0] is not observation)
+        if self._all and not others:
+            self._on_empty()
+        self._all = others
+        self._of_queued = tuple(each for each in self._of_queued if each is not observation)
 
     def tell(self, event: Event) -> None:
         """Something has happened."""
@@ -78,19 +91,22 @@ class Observers:
 
     def queued(self, call: Call) -> None:
         """A call waits for a worker."""
-        self.tell(CallQueued(time.time(), call.future.id, call.name))
+        if self._of_queued:
+            self.tell(_new(CallQueued, (time.time(), call.future.id, call._name or call.name)))
 
     def placed(self, step: Place) -> None:
         """Calls are sent to a worker."""
-        now, worker, host = time.time(), str(step.seat), step.seat.site.name
+        seat = step.seat
+        now, worker, host = time.time(), _name_of(seat), seat.site.name
         for call in step.calls:
-            backup = call.race is not None and call.race.call is not call
-            self.tell(CallPlaced(now, call.future.id, call.name, worker, host, call.attempts, backup))
+            race = call.race
+            backup = race is not None and race.call is not call
+            self.tell(_new(CallPlaced, (now, call.future.id, call.name, worker, host, call.attempts, backup)))
 
     def paused(self, step: Pause) -> None:
         """An attempt has failed."""
         call = step.call
-        where = str(call.worker), call.worker.site.name
+        where = _name_of(call.worker), call.worker.site.name
         self.tell(
             CallRetried(
                 time.time(), call.future.id, call.name, *where, call.attempts, step.begun_at, step.seconds, step.error
@@ -99,25 +115,24 @@ class Observers:
 
     def ended(self, call: Call, verdict: int, value: Any) -> None:
         """A call has ended; its future is still there, but does not know it yet."""
-        worker, race, outcome = call.worker, call.race, OUTCOMES[verdict]
-        self.tell(
-            CallEnded(
-                call.settled_at or time.time(),
-                call.future.id,
-                call.name,
-                None if worker is None else str(worker),
-                None if worker is None else worker.site.name,
-                outcome,
-                call.attempts,
-                0 if race is None else race.number,
-                race is not None and race.winner not in (None, call),
-                len(value[0]) if outcome == "done" and _is_chunk(call) else 1,
-                call.queued_at,
-                call.begun_at,
-                call.duration,
-                value if outcome == "failed" else None,
-            )
+        seat, race, outcome = call.worker, call.race, OUTCOMES[verdict]
+        fields = (
+            call.settled_at or time.time(),
+            call.future.id,
+            call.name,
+            None if seat is None else _name_of(seat),
+            None if seat is None else seat.site.name,
+            outcome,
+            call.attempts,
+            0 if race is None else race.number,
+            race is not None and race.winner not in (None, call),
+            len(value[0]) if outcome == "done" and _is_chunk(call) else 1,
+            call.queued_at,
+            call.begun_at,
+            call.duration,
+            value if outcome == "failed" else None,
         )
+        self.tell(_new(CallEnded, fields))
 
     # Workers and hosts
 
@@ -186,6 +201,12 @@ class Observation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _name_of(seat: Seat) -> str:
+    """As ``str`` says it, and quicker where that is asked for each call."""
+    carrier = seat.carrier
+    return carrier if type(carrier) is str else str(seat)
 
 
 def _is_chunk(call: Call) -> bool:

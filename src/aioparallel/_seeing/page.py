@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .figures import by_function, by_lane, failures, latencies, slowest
+from .figures import by_function, by_lane, failures, latencies, slowest, unfinished
 from .picture import histogram
 from .runs import Run
 from .words import count, seconds
@@ -21,6 +21,9 @@ MOST_CALLS = 20_000
 SLOWEST = 15
 FUNCTIONS = 30
 MARKS = 200
+UNFINISHED = 50
+OUTCOMES = {"failed": 1, "cancelled": 2, "lost the race": 3, "unfinished": 4}
+"""As the page's script knows them; 0 is ``done``."""
 
 
 def page(run: Run, title: str) -> str:
@@ -34,6 +37,7 @@ def page(run: Run, title: str) -> str:
     parts = {
         "TITLE": html.escape(title),
         "SUMMARY": _summary(run),
+        "UNFINISHED": _unfinished(run),
         "LANES": _lanes(run),
         "FUNCTIONS": _functions(run),
         "SLOWEST": _slowest(run),
@@ -49,13 +53,14 @@ def page(run: Run, title: str) -> str:
 
 def _summary(run: Run) -> str:
     lanes = by_lane(run)
-    failed = sum(call.failed for call in run.calls)
+    failed, still = sum(call.failed for call in run.calls), unfinished(run)
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
     when = "" if run.began is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.began))
     facts = [
         ("took", seconds(run.seconds)),
         ("calls", count(len(run.calls))),
         ("failed", count(failed)),
+        ("unfinished", count(len(still)) if still else ""),
         ("lanes", count(len(lanes))),
         ("busy", f"{busy:.0%}"),
         ("began", when),
@@ -63,6 +68,26 @@ def _summary(run: Run) -> str:
     shown = "".join(f"<div><b>{html.escape(value)}</b><span>{name}</span></div>" for name, value in facts if value)
     cut = "" if run.is_complete else '<p class="bad">The trace has no end: its program was killed, or still runs.</p>'
     return f'<div class="facts">{shown}</div>{cut}'
+
+
+def _unfinished(run: Run) -> str:
+    """What ran in the end, if anything did: often the reason why there is no more."""
+    found = unfinished(run)
+    if not found:
+        return ""
+    rows = (
+        (
+            html.escape(call.name),
+            count(int(call.args.get("id", 0))),
+            html.escape(run.lanes.get(call.lane, "")),
+            seconds(call.begun_at),
+            f"{seconds(call.duration)} or more",
+        )
+        for call in found[:UNFINISHED]
+    )
+    more = f"<p>and {count(len(found) - UNFINISHED)} more</p>" if len(found) > UNFINISHED else ""
+    table = _table(("call", "number", "lane", "began at", "had run for"), rows)
+    return f'<h2>Running when the trace ended</h2><section id="unfinished">{table}{more}</section>'
 
 
 def _lanes(run: Run) -> str:
@@ -140,7 +165,7 @@ def _data(run: Run) -> dict[str, Any]:
             round(call.begun_at * 1e6),
             round(call.duration * 1e6),
             names.setdefault(call.name, len(names)),
-            {"failed": 1, "cancelled": 2, "lost the race": 3}.get(str(call.args.get("outcome")), 0),
+            OUTCOMES.get(str(call.args.get("outcome")), 0),
             int(call.args.get("id", 0)),
         )
         for call in sorted(slowest(run, MOST_CALLS), key=lambda call: call.begun_at)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 __all__ = ["Run", "TracedCall", "read_run"]
 
 GZIP = b"\x1f\x8b"
+UNFINISHED = "unfinished"
 _AS_GZIP = 31
 
 
@@ -20,7 +21,8 @@ class TracedCall(NamedTuple):
 
     Attributes:
         lane: Where it ran: numbers of the machine and of the lane there.
-        args: What else is known of it: ``outcome``, ``attempt``, ``error``, ...
+        args: What else is known of it: ``outcome``, ``attempt``, ``error``, ... The outcome of a call that never ended
+            while the trace was written is ``unfinished``, and its duration how long it is known to have run.
     """
 
     lane: tuple[int, int]
@@ -33,6 +35,11 @@ class TracedCall(NamedTuple):
     def failed(self) -> bool:
         """Whether it failed."""
         return self.args.get("outcome") == "failed"
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it ran when the trace ended."""
+        return self.args.get("outcome") == UNFINISHED
 
 
 @dataclass
@@ -56,6 +63,8 @@ class Run:
     calls: list[TracedCall] = field(default_factory=list)
     marks: list[tuple[float, tuple[int, int], str]] = field(default_factory=list)
     counts: list[tuple[float, int, int, int]] = field(default_factory=list)
+    _begun: dict[tuple[int, int], list[TracedCall]] = field(default_factory=dict)
+    """Calls whose end is still to come, by their lanes; the one that began last comes last."""
 
     @property
     def seconds(self) -> float:
@@ -70,6 +79,11 @@ class Run:
         at = float(event.get("ts", 0)) * 1e-6
         if phase == "X":
             self.calls.append(TracedCall(lane, name, at, float(event.get("dur", 0)) * 1e-6, args))
+        elif phase == "B":
+            self._begun.setdefault(lane, []).append(TracedCall(lane, name, at, 0.0, args))
+        elif phase == "E" and self._begun.get(lane):
+            call = self._begun[lane].pop()
+            self.calls.append(call._replace(duration=at - call.begun_at, args={**call.args, **args}))
         elif phase == "M" and name == "process_name":
             self.machines[lane[0]] = str(args.get("name"))
         elif phase == "M" and name == "thread_name":
@@ -82,6 +96,15 @@ class Run:
             self.is_complete = True
         elif phase == "i":
             self.marks.append((at, lane, name))
+
+    def end(self) -> None:
+        """There are no more events: what has begun, and has not ended, never did."""
+        begun = [call for calls in self._begun.values() for call in calls]
+        self._begun.clear()
+        last = max([self.seconds, *(call.begun_at for call in begun)])
+        self.calls += [
+            call._replace(duration=last - call.begun_at, args={**call.args, "outcome": UNFINISHED}) for call in begun
+        ]
 
 
 def read_run(path: str | os.PathLike[str]) -> Run:
@@ -99,6 +122,7 @@ def read_run(path: str | os.PathLike[str]) -> Run:
     run = Run()
     for event in _events(_decompressed(data, path), path):
         run.add(event)
+    run.end()
     return run
 
 

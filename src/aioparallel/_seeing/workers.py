@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .._model.call import Call
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from .._executors.pool import Executor
     from .._policy.seats import Seat
 
-__all__ = ["memory_of", "workers_of"]
+__all__ = ["memory_of", "running_calls", "workers_of"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -20,13 +21,24 @@ _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 def workers_of(pool: Executor) -> tuple[WorkerStatus, ...]:
     """How each worker of a pool stands, in the order of their places."""
     run = pool._run
-    seats = () if run is None else tuple(run.ledger.seats)
-    return tuple(_status(pool, seat) for seat in sorted(seats, key=lambda seat: seat.index))
+    running: dict[Seat, list[RunningCall]] = {} if run is None else {seat: [] for seat in run.ledger.seats}
+    for seat, call, begun_at in running_calls(pool):
+        told = RunningCall(call.future.id, call.name, call.attempts, begun_at, call.stop is not None)
+        running[seat].append(told)
+    return tuple(_status(seat, running[seat]) for seat in sorted(running, key=lambda seat: seat.index))
 
 
-def _status(pool: Executor, seat: Seat) -> WorkerStatus:
-    held = tuple(seat.held.values())
-    running = [found for call in held if (found := _running(pool, call)) is not None]
+def running_calls(pool: Executor) -> Iterator[tuple[Seat, Call, float]]:
+    """Each call that runs: on which worker, and when it began there."""
+    run = pool._run
+    for seat in () if run is None else run.ledger.seats:
+        for call in seat.held.values():
+            begun_at = pool._began(call)
+            if begun_at is not None and getattr(call, "future", None) is not None:  # it may be settled by now
+                yield seat, call, begun_at
+
+
+def _status(seat: Seat, running: list[RunningCall]) -> WorkerStatus:
     pid = getattr(seat.carrier, "pid", None)
     return WorkerStatus(
         name=str(seat),
@@ -36,18 +48,10 @@ def _status(pool: Executor, seat: Seat) -> WorkerStatus:
         state=seat.standing.name.lower(),
         width=seat.width,
         running=tuple(sorted(running, key=lambda call: call.begun_at)),
-        waiting=len(held) - len(running),
+        waiting=len(seat.held) - len(running),
         ended=seat.ended,
-        memory=memory_of(pid) if seat.site.name is None else None,
+        memory=memory_of(pid) if seat.site.name is None else getattr(seat.carrier, "memory", None),
     )
-
-
-def _running(pool: Executor, call: Call) -> RunningCall | None:
-    begun_at = pool._began(call)
-    future = getattr(call, "future", None)  # it may be settled by now
-    if begun_at is None or future is None:
-        return None
-    return RunningCall(future.id, call.name, call.attempts, begun_at, call.stop is not None)
 
 
 def memory_of(pid: int | None) -> int | None:

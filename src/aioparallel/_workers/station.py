@@ -89,6 +89,7 @@ class Carrier:
     Attributes:
         seat: The ledger's, which the station never looks at.
         known: Numbers of the functions that it was taught.
+        memory: What it held, in bytes, when the agent of its host said so last; of workers here nobody says.
         lesson: A function that it loads before it takes calls, as it is likely to be asked for it.
         fronts: The calls that it can be in, and since when, by their numbers (``time.time``).
         answered: How often it has answered.
@@ -107,6 +108,7 @@ class Carrier:
         self.output = Output(name)
         self.lesson: bytes | None = None
         self.pid: int | None = None
+        self.memory: int | None = None
         self.link: AnyLink | None = None
         self.gone: Gone | None = None
         self.notes: Notes | None = None
@@ -479,6 +481,11 @@ class RemoteStation(Station):
             if message["number"] == self._beats:
                 self.trip = time.monotonic() - self._sent_at
                 self.patience = max(type(self).patience, 2 * self.trip)
+        elif message["ev"] == "memory":
+            for entry in str(message["sizes"]).split():
+                serial, size = map(int, entry.split(":"))
+                if serial in self.carriers:
+                    self.carriers[serial].memory = size or None
         elif message["ev"] == "taken":
             link = self._links.get(message["serial"])
             if link is not None:

@@ -512,6 +512,23 @@ def test_the_lease() -> None:
     away.close()
 
 
+@linux
+def test_what_workers_hold(folder: str) -> None:
+    """With each beat the agent tells what memory the workers have that live."""
+    host = Host(f"{folder}/h")
+    first, second = host.fork(1), host.fork(2)
+    host.say(op="beat", number=1)
+    sizes = dict(entry.split(":") for entry in host.event("memory")["sizes"].split())
+    assert sizes.keys() == {"1", "2"}
+    assert all(int(size) > 1_000_000 for size in sizes.values())
+    first.call(1, jobs.leave, 0)
+    host.event("gone", serial=1)
+    host.say(op="beat", number=2)
+    assert [entry.partition(":")[0] for entry in host.event("memory")["sizes"].split()] == ["2"]
+    second.call(1, jobs.leave, 0)
+    host.close()
+
+
 def test_no_room_for_a_folder() -> None:
     """An agent that finds no place for its sockets says so."""
     away = Host(None, boot=f"import os; os.access = lambda *_: False; {BOOT}")

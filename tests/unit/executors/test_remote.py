@@ -149,6 +149,15 @@ async def test_an_initializer_that_fails_or_cannot_travel(host: SshHost) -> None
     assert host.logins == logins
 
 
+async def test_memory_of_workers_on_hosts(host: SshHost) -> None:
+    """The status of workers elsewhere has their memory, as their host says it from time to time."""
+    async with RemoteExecutor([host], lease=2.0) as pool:
+        await pool.submit(pow, 2, 2)
+        await until(lambda: any(worker.memory for worker in pool.status(per_worker=True).per_worker))
+        found = [worker.memory for worker in pool.status(per_worker=True).per_worker if worker.memory]
+        assert all(1_000_000 < memory < 1e12 for memory in found)
+
+
 async def test_a_host_that_refuses() -> None:
     """A pool whose only host refuses connections does not open, and says what to look at."""
     async with ssh_host() as host:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
-from aioparallel import SerialExecutor, ThreadExecutor
-from aioparallel._seeing.observers import Observers, how_it_ended
+from aioparallel import Retry, SerialExecutor, ThreadExecutor
+from aioparallel._seeing.observers import how_it_ended
 from aioparallel._workers.station import Gone
-from aioparallel.events import CallEnded, CallQueued, Event
+from aioparallel.events import CallEnded, CallPlaced, CallQueued, CallRetried, Event
 
 
 @pytest.mark.parametrize(
@@ -28,14 +28,54 @@ def test_how_a_worker_ended(message: dict[str, Any] | None, words: str) -> None:
     assert how_it_ended(Gone(message)) == words
 
 
-def test_nobody_observes() -> None:
-    """Observers are true as long as there is one."""
-    observers = Observers()
-    assert not observers
-    observation = observers.add(print)
-    assert observers
-    observation.close()
-    assert not observers
+async def test_nobody_observes() -> None:
+    """A pool has observers as long as there is one, and none when the last has left, however that came."""
+
+    def fail(event: Event) -> None:
+        raise ValueError("no")
+
+    async with SerialExecutor() as pool:
+        assert pool._observers is None
+        first, second = pool.observe(id), pool.observe(id)
+        first.close()
+        first.close()
+        assert pool._observers is not None
+        second.close()
+        assert pool._observers is None
+        second.close()
+        pool.observe(fail)
+        await pool.submit(pow, 2, 2)
+        assert pool._observers is None
+
+
+async def test_who_does_not_ask_for_queued_calls() -> None:
+    """No record is made of a call that is queued while nobody asks for it; whoever asks is told, whoever else is there."""
+    quiet: list[Event] = []
+    events: list[Event] = []
+    async with SerialExecutor() as pool:
+        with pool._observe(quiet.append, of_queued=False):
+            await pool.submit(pow, 2, 2)
+            assert [type(event) for event in quiet] == [CallPlaced, CallEnded]
+            with pool.observe(events.append):
+                await pool.submit(pow, 2, 2)
+            await pool.submit(pow, 2, 2)
+    assert [type(event) for event in events] == [CallQueued, CallPlaced, CallEnded]
+    assert [type(event) for event in quiet[-2:]] == [CallPlaced, CallEnded]
+
+
+async def test_records_have_their_fields() -> None:
+    """Each record has as many values as fields, and of the kinds that these say."""
+    events: list[Any] = []
+    async with SerialExecutor() as pool:
+        with pool.observe(events.append):
+            await pool.submit(pow, 2, 2)
+            with pytest.raises(ZeroDivisionError):
+                await pool.options(retry=Retry(2, backoff=0)).submit(divmod, 1, 0)
+    assert {type(event) for event in events} == {CallQueued, CallPlaced, CallRetried, CallEnded}
+    for event in events:
+        for name, hint in get_type_hints(type(event)).items():
+            assert isinstance(getattr(event, name), hint if hint is not float else (int, float)), (event, name)
+        assert len(event) == len(event._fields)
 
 
 def test_nothing_is_imported_before_somebody_observes() -> None:

@@ -72,6 +72,27 @@ def test_all_that_is_known() -> None:
     assert "Nothing failed." in page(Run(), "x")
 
 
+def test_what_ran_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that never ended are listed with their lanes, the longest in front; without any there is no list."""
+    found = run(2)
+    for n, name in enumerate(("late", "early", "latest")):
+        found.calls.append(
+            TracedCall((1, 1), name, (2.0, 1.0, 3.0)[n], 4.0 - n, {"id": 7 + n, "outcome": "unfinished"})
+        )
+    text = page(found, "x")
+    assert "<b>3</b><span>unfinished</span>" in text
+    section = text.partition('<section id="unfinished">')[2].partition("</section>")[0]
+    assert re.findall(r"<tr><td>(\w+)</td><td>(\d+)</td><td>a</td>", section) == [
+        ("early", "8"),
+        ("late", "7"),
+        ("latest", "9"),
+    ]
+    monkeypatch.setattr(pages, "UNFINISHED", 1)
+    assert "and 2 more" in page(found, "x")
+    assert "unfinished</span>" not in page(run(2), "x")
+    assert 'id="unfinished"' not in page(run(2), "x")
+
+
 def test_large_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of very many calls the longest are drawn, and the page says how many are left out."""
     monkeypatch.setattr(pages, "MOST_CALLS", 10)
@@ -83,7 +104,9 @@ def test_large_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_in_a_browser(tmp_path: Path) -> None:
     """A real browser draws every call, runs nothing that names try to smuggle in, and reports no error."""
     file = tmp_path / "page.html"
-    file.write_text(page(run(), "a title"), encoding="utf-8")
+    shown = run()
+    shown.calls[-1].args["outcome"] = "unfinished"
+    file.write_text(page(shown, "a title"), encoding="utf-8")
     assert BROWSER is not None
     done = subprocess.run(
         [

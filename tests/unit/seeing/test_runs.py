@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aioparallel import SerialExecutor
-from aioparallel._seeing.figures import by_function, by_lane, failures, latencies, slowest
+from aioparallel._seeing.figures import by_function, by_lane, failures, latencies, slowest, unfinished
 from aioparallel._seeing.runs import Run, TracedCall, read_run
 
 
@@ -56,6 +56,27 @@ def test_other_form(tmp_path: Path) -> None:
     path = tmp_path / "other.json"
     path.write_text(json.dumps({"traceEvents": [{"ph": "X", "name": "f", "ts": 1, "dur": 2, "pid": 1, "tid": 1}]}))
     assert read_run(path).calls == [TracedCall((1, 1), "f", 1e-6, 2e-6, {})]
+
+
+def test_calls_in_two_parts(tmp_path: Path) -> None:
+    """A call that was written in two parts is one; one without its second part is unfinished, up to the last word."""
+    path = tmp_path / "run.json"
+    lines = [
+        {"ph": "B", "name": "f", "ts": 1e6, "pid": 1, "tid": 1, "args": {"id": 1, "attempt": 2}},
+        {"ph": "B", "name": "g", "ts": 2e6, "pid": 1, "tid": 2, "args": {"id": 2}},
+        {"ph": "E", "name": "f", "ts": 4e6, "pid": 1, "tid": 1, "args": {"id": 1, "outcome": "done"}},
+        {"ph": "E", "name": "stray", "ts": 4e6, "pid": 1, "tid": 1},
+        {"ph": "C", "name": "calls", "ts": 5e6, "pid": 1, "tid": 0, "args": {"queued": 0, "running": 1}},
+    ]
+    path.write_text("[\n" + "".join(json.dumps(line) + ",\n" for line in lines))
+    run = read_run(path)
+    done, still = run.calls
+    assert (done.name, done.begun_at, done.duration) == ("f", 1, 3)
+    assert done.args == {"id": 1, "attempt": 2, "outcome": "done"}
+    assert (still.name, still.begun_at, still.duration, still.unfinished) == ("g", 2, 3, True)
+    assert unfinished(run) == [still]
+    assert [function.name for function in by_function(run)] == ["f"]
+    assert latencies(run).count == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"\x1f\x8bhello", b"[]", b"[1, 2]", b'{"a": 1}', b"\x00\xff"])

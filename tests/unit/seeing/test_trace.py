@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import logging
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import weakref
 import zlib
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -27,7 +29,9 @@ from aioparallel import (
     WorkerLostError,
     wait_all,
 )
+from aioparallel._seeing import scribe
 from aioparallel._seeing import trace as tracing
+from aioparallel._seeing.runs import read_run
 from aioparallel.events import CallEnded, CallPlaced, HostLost, HostUp
 from tests.tools import Gate, hold, until, wait_for
 
@@ -46,8 +50,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def read_what_there_is(path: Path) -> list[dict[str, Any]]:
     """The events of a compressed trace whose end is missing, as viewers read them."""
     text = zlib.decompressobj(wbits=31).decompress(path.read_bytes()).decode()
-    lines = text.removeprefix("[\n").splitlines()
-    assert text.endswith(",\n")
+    lines = text.rpartition("\n")[0].removeprefix("[\n").splitlines()  # it may have been killed in the middle of one
     return [json.loads(line.removesuffix(",")) for line in lines]
 
 
@@ -55,10 +58,11 @@ def validate(events: list[dict[str, Any]]) -> None:
     """What viewers ask for: known phases, times, pairs, and no two calls that overlap on one lane."""
     open_waits: Counter[tuple[Any, ...]] = Counter()
     lanes: dict[tuple[int, int], list[tuple[float, float]]] = defaultdict(list)
+    begun: dict[tuple[int, int], dict[str, Any]] = {}
     named = {(event["pid"], event["tid"]) for event in events if event["name"] == "thread_name"}
     machines = {event["pid"] for event in events if event["name"] == "process_name"}
     for event in events:
-        assert event["ph"] in {"M", "X", "b", "e", "i", "C"}
+        assert event["ph"] in {"M", "X", "B", "E", "b", "e", "i", "C"}
         assert event["pid"] in machines | {0}
         if event["ph"] != "M":
             assert event["ts"] > -1e6  # relative to the trace's beginning
@@ -68,6 +72,13 @@ def validate(events: list[dict[str, Any]]) -> None:
             lane = event["pid"], event["tid"]
             assert lane in named
             lanes[lane].append((event["ts"], event["dur"]))
+        if event["ph"] == "B":
+            assert (event["pid"], event["tid"]) not in begun
+            begun[event["pid"], event["tid"]] = event
+        if event["ph"] == "E":
+            begin = begun.pop((event["pid"], event["tid"]))
+            assert (begin["name"], begin["args"]["id"]) == (event["name"], event["args"]["id"])
+            lanes[event["pid"], event["tid"]].append((begin["ts"], event["ts"] - begin["ts"]))
     assert set(open_waits.values()) <= {0}
     for spans in lanes.values():
         spans.sort()
@@ -77,7 +88,14 @@ def validate(events: list[dict[str, Any]]) -> None:
 
 
 def calls(events: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    return [event for event in events if event["ph"] == "X" and event["name"] == name]
+    """The calls of that name, whether they were written at once or in two parts."""
+    found = [event for event in events if event["ph"] == "X" and event["name"] == name]
+    begun = {event["args"]["id"]: event for event in events if event["ph"] == "B" and event["name"] == name}
+    ends = [event for event in events if event["ph"] == "E" and event["name"] == name]
+    for end in ends:
+        begin = begun[end["args"]["id"]]
+        found.append({**begin, "dur": end["ts"] - begin["ts"], "args": {**begin["args"], **end["args"]}})
+    return sorted(found, key=lambda event: event["ts"])
 
 
 async def test_a_run(tmp_path: Path) -> None:
@@ -162,7 +180,7 @@ async def wait_some() -> None:
     import time
 
     began = time.time()
-    await until(lambda: time.time() - began > 2 * tracing.WAIT_SECONDS)
+    await until(lambda: time.time() - began > 2 * scribe.WAIT_SECONDS)
 
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:
@@ -192,6 +210,130 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     assert len(calls(events, "pow")) > 10
 
 
+def test_what_ran_when_the_program_was_killed(tmp_path: Path) -> None:
+    """After SIGKILL the trace shows the calls that ran, on their workers, as unfinished."""
+    path = tmp_path / "run.json.gz"
+    code = f"""
+        import asyncio, time
+        from aioparallel import ProcessExecutor, ThreadExecutor
+
+        async def main():
+            async with ThreadExecutor(2, name="io") as threads, ProcessExecutor(1, name="cpu") as pool:
+                trace = pool.trace({str(path)!r})
+                threads.trace(trace)
+                await pool.submit(pow, 2, 2)
+                calls = [pool.options(name="stuck").submit(time.sleep, 600), pool.submit(abs, -1)]
+                calls += [threads.options(name=f"slow {{n}}").submit(time.sleep, 600) for n in range(2)]
+                await asyncio.sleep(600)
+
+        asyncio.run(main())
+    """
+    program = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+    try:
+        wait_for(lambda: path.exists() and path.stat().st_size > 0 and b"slow 1" in _inflated(path))
+    finally:
+        program.kill()
+        program.wait()
+    run = read_run(path)
+    assert not run.is_complete
+    found = {call.name: run.lanes[call.lane] for call in run.calls if call.unfinished}
+    assert found == {"stuck": "cpu-0", "slow 0": "io", "slow 1": "io (2)"}
+    assert all(call.duration > 0 for call in run.calls if call.unfinished)
+    assert [call.args["outcome"] for call in run.calls if call.name == "pow"] == ["done"]
+
+
+def _inflated(path: Path) -> bytes:
+    return zlib.decompressobj(wbits=31).decompress(path.read_bytes())
+
+
+async def test_calls_that_run_longer_than_a_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are written when they begin, with their outcome when they end, and once; others are drawn around them."""
+    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.01)
+    path = tmp_path / "run.json"
+    async with ThreadExecutor(2, name="io") as threads, ProcessExecutor(1, name="cpu") as pool:
+        trace = pool.trace(path)
+        threads.trace(trace)
+        for number, executor in enumerate((pool, threads), 1):
+            gate = Gate(str(tmp_path / executor.name))
+            waiting = [executor.submit(hold, gate), *(executor.submit(pow, 2, n) for n in range(3))]
+            await until(lambda: _begun(path, "hold") == number)  # noqa: B023  # it is awaited here
+            gate.open()
+            await wait_all(waiting)
+        gate = Gate(str(tmp_path / "gate"))
+        failing = pool.options(timeout=0.2, name="late").submit(hold, gate)
+        await until(lambda: '"name":"late"' in path.read_text())
+        with pytest.raises(TaskTimeoutError):
+            await failing
+    events = read(path)
+    validate(events)
+    assert [event["ph"] for event in events if event["name"] == "hold" and event["cat"] == "call"] == ["B", "E"] * 2
+    run = read_run(path)
+    assert [call.args["outcome"] for call in run.calls if call.name in {"hold", "late"}] == ["done", "done", "failed"]
+    assert sum(call.name == "pow" for call in run.calls) == 6
+    assert not any(call.unfinished for call in run.calls)
+
+
+def _begun(path: Path, name: str) -> int:
+    """How many calls of that name were written when they were seen to run."""
+    lines = path.read_text().splitlines()
+    return sum(line.startswith(f'{{"name":"{name}"') and '"ph":"B"' in line for line in lines)
+
+
+async def test_trace_that_is_closed_while_calls_run(tmp_path: Path) -> None:
+    """What runs when a trace is closed is in it, as unfinished."""
+    path = tmp_path / "run.json"
+    gate = Gate(str(tmp_path / "gate"))
+    async with ThreadExecutor(1) as pool:
+        with pool.trace(path):
+            held = pool.submit(hold, gate)
+            await until(lambda: gate.entered)
+        gate.open()
+        await held
+    run = read_run(path)
+    assert run.is_complete
+    assert [(call.name, call.unfinished) for call in run.calls] == [("hold", True)]
+
+
+async def test_trace_that_begins_while_calls_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that had started before is drawn as wide as it is, and what it runs is seen."""
+    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.01)
+    path = tmp_path / "run.json"
+    gate = Gate(str(tmp_path / "gate"))
+    async with ThreadExecutor(2) as pool:
+        held = [pool.submit(hold, gate) for _ in range(2)]
+        await until(lambda: len(gate.entered) == 2)
+        pool.trace(path)
+        await until(lambda: path.read_text().count('"ph":"B"') == 2)
+        gate.open()
+        await wait_all(held)
+    events = read(path)
+    validate(events)
+    assert len(read_run(path).lanes) == 2
+
+
+async def test_errors_are_not_kept(tmp_path: Path) -> None:
+    """Of an error that waits to be written there is its text, and not what it refers to."""
+
+    class Precious:
+        pass
+
+    def fail() -> NoReturn:
+        error = ValueError("no")
+        error.precious = Precious()  # type: ignore[attr-defined]
+        refs.append(weakref.ref(error.precious))  # type: ignore[attr-defined]
+        raise error
+
+    refs: list[weakref.ref[Precious]] = []
+    async with SerialExecutor() as pool:
+        with pool.trace(tmp_path / "run.json"):
+            with pytest.raises(ValueError):
+                await pool.options(name="fail").submit(fail)
+            gc.collect()
+            assert refs[0]() is None
+    (call,) = calls(read(tmp_path / "run.json"), "fail")
+    assert call["args"]["error"] == "ValueError: no"
+
+
 def test_loop_that_ends_without_closing(tmp_path: Path) -> None:
     """A pool that its loop closes completes its trace, without a warning."""
     path = tmp_path / "run.json"
@@ -215,16 +357,20 @@ def test_loop_that_ends_without_closing(tmp_path: Path) -> None:
 
 
 async def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lines are written in time, and of calls that have ended nothing is kept."""
-    monkeypatch.setattr(tracing, "LINES", 100)
+    """Notes are written in time, also when the writer does not keep up, and of calls that have ended nothing is kept."""
+    monkeypatch.setattr(tracing, "NOTES", 100)
+    monkeypatch.setattr(tracing, "MOST_NOTES", 300)
     path = tmp_path / "run.json"
     async with SerialExecutor() as pool:
         trace = pool.trace(path)
+        (watched,) = trace._watched
         for _ in range(1000):
             await pool.submit(pow, 2, 2)
-            assert len(trace._lines) < 100
-        (watched,) = trace._watched
-        assert watched._placed == {}
+            assert len(watched.notes) <= 300
+        trace._flush()
+        if trace._writer is not None:
+            trace._writer.join()
+        assert (watched.scribe._placed, watched.scribe._copies, watched.scribe._begun) == ({}, {}, {})
         assert path.stat().st_size > 50_000
 
 
@@ -243,7 +389,6 @@ def test_backups_and_hosts(tmp_path: Path) -> None:
         CallEnded(now + 3, 1, "f", "far-1@b", "b", "done", 1, 1, True, 1, now, now + 2.1, 0.9, None),
         HostLost(now + 4, "a", OSError("no route"), True),
     ]
-    trace._timer = _Timer()  # type: ignore[assignment]  # there is no loop here
     for event in told:
         watched(event)
     trace.close()
@@ -256,11 +401,6 @@ def test_backups_and_hosts(tmp_path: Path) -> None:
     assert [event["name"] for event in events if event.get("cat") == "host"] == ["a: up", "a: given up"]
 
 
-class _Timer:
-    def cancel(self) -> None:
-        """There is nothing to cancel."""
-
-
 def test_file_that_cannot_be_written(tmp_path: Path) -> None:
     """A path that cannot be written is an error at once."""
     with pytest.raises(FileNotFoundError):
@@ -269,7 +409,7 @@ def test_file_that_cannot_be_written(tmp_path: Path) -> None:
 
 async def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A file that cannot be written any more ends the trace, says so, and hurts no call."""
-    monkeypatch.setattr(tracing, "LINES", 10)
+    monkeypatch.setattr(tracing, "NOTES", 10)
     async with SerialExecutor() as pool:
         with caplog.at_level(logging.ERROR, "aioparallel"):
             pool.trace("/dev/full")

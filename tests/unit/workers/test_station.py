@@ -163,6 +163,15 @@ async def test_the_trip_is_measured(place: Place) -> None:
     assert place.station.patience >= RemoteStation.patience
 
 
+async def test_memory_of_workers(place: Place) -> None:
+    """What the agent says that its workers hold is known of each; nothing, and a worker that is gone, do no harm."""
+    assert place.carrier.memory is None
+    place.say(ev="memory", sizes=f"{place.carrier.serial}:123456789 999:5")
+    assert place.carrier.memory == 123456789
+    place.say(ev="memory", sizes=f"{place.carrier.serial}:0")
+    assert place.carrier.memory is None
+
+
 async def test_an_agent_that_says_nothing() -> None:
     """An agent that is not heard of for as long as its lease is given up, once it has been asked several times."""
     place = Place(lease=0.2)
