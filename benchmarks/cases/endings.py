@@ -143,7 +143,7 @@ async def ssh() -> AsyncIterator[Any]:
     metrics=[Metric("elsewhere", "s"), Metric("failed", "s")],
     goals=[Goal("elsewhere", OFF, factor=1 / 6)],
     size=SLOTS,
-    quick=SLOTS,
+    quick=SLOTS // 2,
     timeout=120.0,
 )
 async def freeze(opened: tuple[RemoteExecutor, list[SshHost]], size: int) -> Sample:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from aioparallel import CallCancelledError, RemoteExecutor
+from aioparallel import CallCancelledError, CoroutineExecutor, RemoteExecutor
 from aioparallel.testing import SshHost, ssh_host
 from tests.faults.programs import marked, start, wait_until_none
 from tests.sshhosts import serve, write_hosts
@@ -160,6 +160,32 @@ def _expect_one_traceback(said: str, status: int) -> None:
     assert said.count("Traceback") == 1, said
     assert said.endswith("KeyboardInterrupt\n"), said
     assert status == -signal.SIGINT
+
+
+async def test_to_cancel_twice_shuts_nothing_down() -> None:
+    """A task that is cancelled twice leaves its work behind, but on a loop that goes on that work stops in peace."""
+    may_go, has_gone = asyncio.Event(), asyncio.Event()
+
+    async def careful() -> None:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            await may_go.wait()
+            has_gone.set()
+
+    async def use(pool: CoroutineExecutor) -> None:
+        await pool.submit(careful)
+
+    async with CoroutineExecutor(1, grace=60) as pool:
+        task = asyncio.ensure_future(use(pool))
+        await until(lambda: pool.status().running)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+        assert not has_gone.is_set()
+        may_go.set()
+    assert has_gone.is_set()
 
 
 @pytest.mark.parametrize(

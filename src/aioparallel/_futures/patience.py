@@ -9,7 +9,7 @@ says so here.
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, get_running_loop
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -50,7 +50,7 @@ def go_without(futures: Iterable[SmartFuture[Any]]) -> None:
 
 
 @contextmanager
-def hastened(closer: Callable[[], object]) -> Iterator[None]:
+def hastened(closer: Callable[[], object]) -> Generator[None]:
     """Within the block, have this called as soon as nobody has patience any more; at once, if that is so already.
 
     For who closes something because the loop shuts down.

@@ -210,7 +210,10 @@ class _Side(asyncio.Protocol):
             other.write(data)
             return
         self._ended = True
-        other.write_eof()
+        try:
+            other.write_eof()
+        except OSError:  # it has been reset, of which the loop will hear in a moment
+            other.abort()
         if self._peer._ended and self._transport is not None:
             self._transport.close()
             other.close()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
 from aioparallel.testing import Relay
+from aioparallel.testing.relay import RESET_ON_CLOSE
 from tests.tools import until
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -189,3 +191,20 @@ async def test_closing(echo: Echo) -> None:
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", relay.port)
     relay.heal()
+
+
+async def test_end_after_a_reset_that_is_not_noticed_yet() -> None:
+    """An end that is to be passed on to a side that has been reset meanwhile ends that pair, and raises nowhere."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with Relay("127.0.0.1", listener.getsockname()[1]) as relay:
+            with socket.create_connection(("127.0.0.1", relay.port)):
+                target, _ = await loop.sock_accept(listener)
+                sides = await until(lambda: len(relay._sides) == 2 and relay._sides)
+                near = next(each for each in sides if each._transport.get_extra_info("sockname")[1] == relay.port)
+                await until(lambda: near._peer is not None)
+                target.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+                target.close()  # the loop hears of that in its next turn
+                near.eof_received()
+                await until(lambda: not relay._sides)
