@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -257,7 +257,7 @@ class RemoteExecutor(ProcessPool):
             self._looking = False
 
     @contextmanager
-    def _complaining(self) -> Iterator[None]:
+    def _complaining(self) -> Generator[None]:
         """To look for edited modules must not fail the call that comes by, nor the pool; each failure is told once."""
         try:
             yield

@@ -376,15 +376,17 @@ async def test_workers_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -
             raise LookupError(f"there is no GPU {index}")
         return {}
 
-    async with (
-        ssh_hosts(2) as (good, bad),
-        RemoteExecutor([Host(good.name, slots=1, python=good.python, options=good.options)], env=env) as pool,
-    ):
-        pool.add_host(Host(bad.name, slots=4, python=bad.python, options=bad.options))
-        await until(lambda: bad.logins >= 4)
-        assert "there is no GPU" in str(status_of(pool, bad).error)
-        assert len(pool._run.ledger.seats) <= 5
-        assert pool._run.ledger.width <= 5
+    async with ssh_hosts(2) as hosts:
+        good, bad = (
+            Host(host.name, slots=slots, python=host.python, options=host.options)
+            for host, slots in zip(hosts, (1, 4), strict=True)
+        )
+        async with RemoteExecutor([good], env=env) as pool:
+            pool.add_host(bad)
+            await until(lambda: hosts[1].logins >= 4)
+            assert "there is no GPU" in str(status_of(pool, hosts[1]).error)
+            ledger = pool._hands.run.ledger
+            assert max(len(ledger.seats), ledger.width) <= 5
 
 
 def refused(host: SshHost) -> Callable[[], None]:

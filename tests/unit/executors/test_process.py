@@ -330,3 +330,13 @@ async def test_replacement_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert second != first
         assert await pool.submit(imported_late.work, 0) == second
         assert len(log.read_text().split()) == 3
+
+
+async def test_timeouts_of_lost_calls_are_forgotten() -> None:
+    """Nothing waits for the time of a call whose worker has died."""
+    async with ProcessExecutor(1, engine="resident") as pool:
+        patient = pool.options(timeout=600)
+        with pytest.raises(WorkerLostError):
+            await patient.submit(os._exit, 3)
+        assert await patient.submit(abs, -1) == 1
+        assert pool._hands._timers == {}  # type: ignore[attr-defined]
