@@ -627,9 +627,10 @@ class Executor(ABC):
                     call.future._set_cancelled("its executor was closed before it stopped")
         if self._run is run:
             self._run = None
-            if self._observers:
-                self._observers.crews_ended(run.ledger.seats)
-                self._observers.closed(self.name)
+            observers = self._observers
+            if observers:
+                observers.crews_ended(run.ledger.seats)  # which may be too much for the last of them
+                observers.closed(self.name)
 
     def _end_unqueued(self, run: Run) -> None:
         """End what has not come to the ledger: cancelled, or failed as what has come there, if no worker can start."""

@@ -11,7 +11,7 @@ import pytest
 from aioparallel import Retry, SerialExecutor, ThreadExecutor
 from aioparallel._seeing.observers import how_it_ended
 from aioparallel._workers.station import Gone
-from aioparallel.events import CallEnded, CallPlaced, CallQueued, CallRetried, Event
+from aioparallel.events import CallEnded, CallPlaced, CallQueued, CallRetried, Event, WorkerEnded
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,21 @@ from aioparallel.events import CallEnded, CallPlaced, CallQueued, CallRetried, E
 def test_how_a_worker_ended(message: dict[str, Any] | None, words: str) -> None:
     """The most telling thing that is known of a worker's end comes first."""
     assert how_it_ended(Gone(message)) == words
+
+
+async def test_the_last_observer_fails_at_the_end() -> None:
+    """A pool closes although its only observer fails when it is told of a worker's end, and so is the last to go."""
+
+    def fail(event: Event) -> None:
+        if isinstance(event, WorkerEnded):
+            raise ValueError("no")
+
+    pool = ThreadExecutor(2)
+    pool.observe(fail)
+    async with pool:
+        await pool.submit(int)
+    assert pool._observers is None
+    assert pool._run is None
 
 
 async def test_nobody_observes() -> None:
