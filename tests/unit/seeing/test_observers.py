@@ -28,7 +28,7 @@ def test_how_a_worker_ended(message: dict[str, Any] | None, words: str) -> None:
     assert how_it_ended(Gone(message)) == words
 
 
-async def test_the_last_observer_fails_at_the_end() -> None:
+async def test_the_last_observer_fails_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     """A pool closes although its only observer fails when it is told of a worker's end, and so is the last to go."""
 
     def fail(event: Event) -> None:
@@ -40,7 +40,7 @@ async def test_the_last_observer_fails_at_the_end() -> None:
     async with pool:
         await pool.submit(int)
     assert pool._observers is None
-    assert pool._run is None
+    assert [record.name for record in caplog.records] == ["aioparallel"]
 
 
 async def test_nobody_observes() -> None:
