@@ -48,7 +48,7 @@ REFUSED = "refused"
 UNKNOWN = "unknown"
 """Not known to the executor either: the host's own must do."""
 FAILED = "failed"
-"""It should have been sent, but could not be read here or kept there, for the reason in ``text``."""
+"""It should have been sent, but the executor could not read it, or the agent not keep it: see ``text``."""
 
 QUESTION = Struct("<IBH")
 ANSWER = Struct("<I")
