@@ -48,7 +48,7 @@ REFUSED = "refused"
 UNKNOWN = "unknown"
 """Not known to the executor either: the host's own must do."""
 FAILED = "failed"
-"""It should have been sent, but the executor could not read it, or the agent not keep it: ``text`` says why."""
+"""It should have been sent, but the executor could not read it, or the agent not keep it: see ``text``."""
 
 QUESTION = Struct("<IBH")
 ANSWER = Struct("<I")
