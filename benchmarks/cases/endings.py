@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -74,9 +74,9 @@ async def _until_known(
         await call
     except expected:
         took = clock() - begun
-    if _lives(pid):
-        raise RuntimeError(f"process {pid} still runs")
-    return took
+        if not _lives(pid):
+            return took
+    raise RuntimeError(f"process {pid} still runs")
 
 
 def _lives(pid: int) -> bool:
@@ -125,7 +125,7 @@ def processes() -> AbstractAsyncContextManager[Any]:
 
 @endings.contestant("an ssh host (OpenSSH)", role="ours")
 @asynccontextmanager
-async def ssh() -> AsyncIterator[Any]:
+async def ssh() -> AsyncGenerator[Any]:
     """A host that is this machine: no network is in the figures."""
     with sshd.server() as server:
         name = f"{sshd.username()}@127.0.0.1:{server.port}"
@@ -173,7 +173,7 @@ async def freeze(opened: tuple[RemoteExecutor, list[SshHost]], size: int) -> Sam
 
 
 @asynccontextmanager
-async def two_hosts(backups: Backups | None) -> AsyncIterator[tuple[RemoteExecutor, list[SshHost]]]:
+async def two_hosts(backups: Backups | None) -> AsyncGenerator[tuple[RemoteExecutor, list[SshHost]]]:
     """Hosts that keep what a host keeps by default, and calls enough to know how long they take."""
     async with ssh_hosts(2, slots=SLOTS) as hosts, RemoteExecutor(hosts, backups=backups) as pool:
         await wait_all([pool.options(idempotent=True).submit(work.nap, SECONDS) for _ in range(10 * SLOTS)])
