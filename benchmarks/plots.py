@@ -78,9 +78,9 @@ def draw_ledger(simulated: dict[str, Any], file: Path) -> None:
     """What an event costs with more and more slots, and a call that waits among more and more of them."""
     plt = _matplotlib()
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.2, 2.8), layout="constrained")
-    sizes = simulated["figures"]
+    sizes = simulated["sizes"]
     left.plot([each["slots"] for each in sizes], [each["rate"] for each in sizes], "o-", color=OURS)
-    left.set(xscale="log", ylim=(0, None), xlabel="slots", ylabel="events per second of CPU time")
+    left.set(xscale="log", ylim=(0, None), xlabel="slots", ylabel="events per second")
     memory = simulated["memory"]
     right.plot([each["waiting"] for each in memory], [each["bytes"] for each in memory], "o-", color=OURS)
     right.set(xscale="log", ylim=(0, None), xlabel="calls that wait", ylabel="bytes for each of them")

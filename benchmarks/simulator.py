@@ -44,6 +44,8 @@ FAILURES = 0.01
 DEATHS = 0.0005
 SHORT = 5e-6
 """Seconds."""
+WAITING = (1000, 10_000, 100_000, 1_000_000)
+"""Calls, for what each of them takes in memory."""
 
 
 class Function:
@@ -258,7 +260,7 @@ def _seconds_for_short(ledger: Ledger, function: Function, calls: int) -> float:
     return perf_counter() - begun
 
 
-def memory_per_call(calls: int = 100_000) -> float:
+def memory_per_call(calls: int) -> float:
     """Bytes for each call that waits in the ledger, the record of the call included."""
     simulator = Simulator(10)
     for _ in range(20):
@@ -293,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = machine.describe()
     sizes: list[Figures] = []
 
-    def save(**others: float) -> None:
+    def save(**others: object) -> None:
         if options.json:
             figures = {"machine": about, "sizes": [asdict(each) for each in sizes], **others}
             options.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -307,11 +309,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     for line in table(measured()):
         print(line, flush=True)
     short = measure_short(2, options.calls)
-    memory = memory_per_call()
+    memory = [{"waiting": calls, "bytes": memory_per_call(calls)} for calls in WAITING]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    save(short_rate=short, bytes_per_call=memory, peak_mb=peak)
+    save(short_rate=short, memory=memory, peak_mb=peak)
     print(f"\n{short:,.0f} events/s from short calls on 2 local workers".replace(",", " "))
-    print(f"{memory:.0f} bytes for each call that waits; at most {peak:.0f} MB in all")
+    for each in memory:
+        print(f"{each['bytes']:.0f} bytes for each of {each['waiting']:,} calls that wait".replace(",", " "))
+    print(f"at most {peak:.0f} MB in all")
 
 
 if __name__ == "__main__":
