@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import callers, sshd, work
 from benchmarks.callers import Caller
 from benchmarks.cases import sshchannel
-from benchmarks.measuring import clock, finished, latencies, timed
+from benchmarks.measuring import clock, finished, latencies, peak_memory, timed
 from benchmarks.stats import quantile
 from benchmarks.suite import Goal, Metric, Sample, case
 
@@ -187,6 +187,34 @@ async def by_pipes() -> AsyncIterator[Callable[[bool, bytes], Awaitable[None]]]:
             await arrived
 
         yield move
+
+
+@case(
+    "remotememory",
+    title="by how much the peak memory grows while an array of {size} bytes travels, beyond the array itself",
+    metrics=[Metric("in", "MB"), Metric("out", "MB")],
+    goals=[Goal("in", None, plus=16.8), Goal("out", None, plus=16.8)],  # 16 MiB
+    size=100_000_000,
+    quick=10_000_000,
+    rounds=1,
+)
+async def remotememory(caller: Caller, size: int) -> Sample:
+    """As the argument of a call on a remote host (in), and then as its result (out)."""
+    import numpy as np
+
+    count = size // 8
+    await finished(caller.one(work.swallow, np.arange(1000, dtype=np.float64)))
+    array = np.arange(count, dtype=np.float64)
+    before = peak_memory()
+    await finished(caller.one(work.swallow, array))
+    there = peak_memory() - before
+    del array  # the result has its place now, and the peak does not see it
+    before = peak_memory()
+    await finished(caller.one(work.produce, count))
+    return {"in": there, "out": peak_memory() - before}
+
+
+remotememory.contestant("ours", role="ours", needs=("numpy", *OURS))(remote)
 
 
 # From nothing to the first result
