@@ -269,9 +269,10 @@ class _Watched:
     def __call__(self, event: Event) -> None:
         """This has happened: it is noted, and looked at later."""
         notes = self.notes
-        if isinstance(event[-1], BaseException):
+        error = event[-1]
+        if isinstance(error, BaseException):
             assert isinstance(event, CallEnded | CallRetried), "only these end with an error"
-            notes.append(Failed.of(event, event[-1]))
+            notes.append(Failed.of(event, error))
         else:
             notes.append(event)
         if event[0] >= self._next_count or len(notes) >= self.limit:
