@@ -329,7 +329,7 @@ async def test_folder_is_deleted(opened: Any, gate: Gate) -> None:
     """A pool whose private folder was tidied away keeps its workers, and new ones get a new folder."""
     pool = await opened(2)
     folder = Path(pool._workers.folder)
-    assert await pool.submit(abs, -1) == 1
+    await until(lambda: pool._run.ledger._roster.ready == 2)
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()

@@ -49,9 +49,14 @@ def remove_folder(folder: str) -> None:
     except FileNotFoundError:
         pass
     finally:
-        lock = _locks.pop(folder, None)
-        if lock is not None:
-            os.close(lock)
+        let_go(folder)
+
+
+def let_go(folder: str) -> None:
+    """Hold a folder no longer: whoever comes next may remove what is left of it."""
+    lock = _locks.pop(folder, None)
+    if lock is not None:
+        os.close(lock)
 
 
 def _hold(folder: str) -> None:

@@ -98,6 +98,10 @@ class ThreadExecutor(MappingExecutor):
         assert self._foreman is not None, "it has just been made"
         self._foremen = [*(each for each in self._foremen if each.abandoned), self._foreman]
 
+    async def _close(self, run: Run) -> None:
+        await super()._close(run)
+        self._foremen = [each for each in self._foremen if each.abandoned]  # the others refer to a loop that may be over
+
     @property
     def _abandoned(self) -> int:
         return sum(foreman.abandoned for foreman in tuple(self._foremen))

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .._child import wire
-from .._child.folders import private_folder, remove_folder
+from .._child.folders import let_go, private_folder, remove_folder
 from .._child.page import MAX_THREADS, Notes, Page
 from .._model.errors import WorkerStartError
 from .agents import Agent, Channel, Part
@@ -370,6 +370,7 @@ class LocalStation(Station):
     def _move(self) -> None:
         """Somebody has tidied our folder away: the workers to come get a new one."""
         self._listener.close()
+        let_go(self.folder)
         self.folder = _new_folder()
         self._listener = self._listen()
         self.say(op="move", folder=self.folder)
