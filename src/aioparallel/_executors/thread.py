@@ -100,7 +100,7 @@ class ThreadExecutor(MappingExecutor):
 
     async def _close(self, run: Run) -> None:
         await super()._close(run)
-        self._foremen = [each for each in self._foremen if each.abandoned]  # the others refer to a loop that may be over
+        self._foremen = [each for each in self._foremen if each.abandoned]  # the others refer to an old loop
 
     @property
     def _abandoned(self) -> int:
