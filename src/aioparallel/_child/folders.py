@@ -74,8 +74,6 @@ def _hold(folder: str) -> None:
 
 def _remove_left_over(parent: str) -> None:
     """Remove the folders of this user's that nobody holds."""
-    import shutil
-
     try:
         names = [name for name in os.listdir(parent) if name.startswith(PREFIX)]
     except OSError:
@@ -83,6 +81,8 @@ def _remove_left_over(parent: str) -> None:
     for name in names:
         folder = os.path.join(parent, name)
         if folder not in _locks and _is_left_over(folder):
+            import shutil  # which takes longer than all else here
+
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._child.cpus import available_cpus
 from .._model.call import Call, function_name
@@ -22,8 +22,10 @@ from .mapoptions import checked_count
 from .pool import Run
 from .processes import ProcessPool
 from .resident import Resident
-from .single import Single
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from .single import Single
 
 __all__ = ["ProcessExecutor"]
 
@@ -149,6 +151,8 @@ class ProcessExecutor(ProcessPool):
                     raise
                 _log.warning("%s: every call gets a process by anyio.to_process instead: %s", self.name, error)
         if self._workers is None:
+            from .single import Single  # few use it, and it imports much
+
             run.hands = self._workers = Single(self, run)
         await self._workers.populate()
 
