@@ -37,7 +37,7 @@ STYLE = {
 def draw_cases(results: Sequence[CaseResult], file: Path) -> None:
     """One row for each case: how many times as good as ours each contestant was, by the case's first metric."""
     plt = _matplotlib()
-    shown = [result for result in results if result.first("ours") is not None and len(result.measured()) > 1]
+    shown = [each for each in results if each.first("ours") and (each.measured("rival") or each.measured("floor"))]
     figure, axes = plt.subplots(figsize=(8.2, 0.8 + 0.34 * len(shown)), layout="constrained")
     for row, result in enumerate(reversed(shown)):
         _draw_case(axes, row, result)
