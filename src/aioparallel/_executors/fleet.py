@@ -34,6 +34,7 @@ from .._futures.news import News
 from .._model.call import Call
 from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
 from .._model.hosts import Host
+from .._policy.retry import growing_pause
 from .._policy.seats import Seat, Site
 from .._policy.steps import Spawn, Suspend
 from .._workers.agents import Agent
@@ -447,8 +448,7 @@ class Fleet(Workers):
         self.pool._carry_out(self.run, self.run.ledger.fail_all(self._no_host()))
 
     def _pause(self, member: Member) -> float:
-        doubled = min(member.failures - 1, 100)  # whoever is away for a night fails more than a thousand times
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**doubled) * (0.5 + random.random())
+        return growing_pause(FIRST_PAUSE, member.failures, LONGEST_PAUSE) * (0.5 + random.random())
 
     def _is_any_ready(self) -> bool:
         return self.run.ledger.any_ready

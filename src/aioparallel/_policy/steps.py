@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._model.call import Call, Ending
 from .._model.errors import WorkerStartError
+from .retry import growing_pause
 
 if TYPE_CHECKING:
     from .seats import Seat, Site
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Halt", "Instruction", "Pause", "Place", "Retire", "Settle", "Spawn", "Suspend", "Verdict", "WorkerEnd"]
 
 
-FIRST_PAUSE = 0.05
+FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
 
 
@@ -60,9 +61,7 @@ class Spawn:
     @property
     def pause(self) -> float:
         """Seconds until then: after failures less and less often."""
-        if not self.failures:
-            return 0.0
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(self.failures, 100))  # after a thousand it is no float
+        return growing_pause(FIRST_PAUSE, self.failures, LONGEST_PAUSE) if self.failures else 0.0
 
 
 @dataclass(slots=True)
