@@ -21,6 +21,7 @@ from aioparallel import (
     WorkerStartError,
     wait_all,
 )
+from aioparallel._child.folders import private_folder, remove_folder
 from aioparallel._workers import agents
 from tests.faults.deadly import (
     begin_and_die,
@@ -342,6 +343,24 @@ async def test_folder_is_deleted(opened: Any, gate: Gate) -> None:
         assert await asyncio.wait_for(pool.submit(abs, -1), 20) == 1
     gate.open()
     assert await running == "kept"
+
+
+@linux
+async def test_socket_is_deleted(opened: Any) -> None:
+    """A pool whose socket alone was tidied away keeps the rest of its folder, which is in use, until it is closed."""
+    pool = await opened(1)
+    folder = Path(pool._workers.folder)
+    await until(lambda: pool._run.ledger._roster.ready == 1)
+    (folder / "s").unlink()
+    kept = set(folder.iterdir()) - set(folder.glob("p*"))  # a worker's page goes with the worker
+    with pytest.raises(WorkerLostError):
+        await pool.submit(os._exit, 1)
+    assert await pool.submit(abs, -1) == 1
+    assert Path(pool._workers.folder) != folder
+    remove_folder(private_folder())  # whoever makes a folder removes what is left over
+    assert kept <= set(folder.iterdir())
+    await pool.aclose()
+    assert not folder.exists()
 
 
 async def test_cancelled_calls_that_were_sent_never_begin(opened: Any, gate: Gate, log: Log) -> None:

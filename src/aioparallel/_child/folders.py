@@ -33,7 +33,6 @@ def private_folder() -> str:
                 _hold(folder)
             except OSError as error:  # it is full
                 problem = error
-                remove_folder(folder)
             else:
                 _remove_left_over(parent)
                 return folder
@@ -43,20 +42,17 @@ def private_folder() -> str:
 def remove_folder(folder: str) -> None:
     """Remove a private folder; whatever somebody else has removed already is fine."""
     try:
-        for name in os.listdir(folder):
+        for name in sorted(
+            os.listdir(folder), key=LOCK.__eq__
+        ):  # the lock last: it tells what is left over
             os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
     except FileNotFoundError:
         pass
     finally:
-        let_go(folder)
-
-
-def let_go(folder: str) -> None:
-    """Hold a folder no longer: whoever comes next may remove what is left of it."""
-    lock = _locks.pop(folder, None)
-    if lock is not None:
-        os.close(lock)
+        lock = _locks.pop(folder, None)
+        if lock is not None:
+            os.close(lock)
 
 
 def _hold(folder: str) -> None:
@@ -64,7 +60,11 @@ def _hold(folder: str) -> None:
     import fcntl
 
     fresh = os.path.join(folder, f"{LOCK}.new")
-    _locks[folder] = descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _locks[folder] = descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # no room, or no descriptor: without a lock nobody would ever remove it
+        os.rmdir(folder)
+        raise
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # there are file systems without locks: nobody will ever take this folder for left over

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .._child import wire
-from .._child.folders import let_go, private_folder, remove_folder
+from .._child.folders import private_folder, remove_folder
 from .._child.page import MAX_THREADS, Notes, Page
 from .._model.errors import WorkerStartError
 from .agents import Agent, Channel, Part
@@ -354,6 +354,8 @@ class LocalStation(Station):
         super().__init__(loop, owner, setup, grace)
         self._by_token: dict[bytes, Carrier] = {}
         self.folder = _new_folder()
+        self._former: list[str] = []
+        """Folders that were tidied away, perhaps not wholly: pages and constants that are left there are in use."""
         self._listener = self._listen()
 
     def fork(self, seat: Any, index: int, name: str, env: dict[str, str]) -> Carrier:
@@ -365,12 +367,13 @@ class LocalStation(Station):
     def close(self) -> None:
         """Take no further connections, and leave no file."""
         self._listener.close()
-        remove_folder(self.folder)
+        for folder in (*self._former, self.folder):
+            remove_folder(folder)
 
     def _move(self) -> None:
         """Somebody has tidied our folder away: the workers to come get a new one."""
         self._listener.close()
-        let_go(self.folder)
+        self._former.append(self.folder)
         self.folder = _new_folder()
         self._listener = self._listen()
         self.say(op="move", folder=self.folder)

@@ -114,3 +114,19 @@ def test_other_folders_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     (tmp_path / "aioparallel-2").touch()
     remove_folder(private_folder())
     assert sorted(os.listdir(tmp_path)) == ["aioparallel-1", "aioparallel-2"]
+
+
+def test_no_descriptor_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder that cannot be locked, as no descriptor is left, is not left behind; the error is the system's."""
+
+    def exhausted(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("aioparallel._child.folders.LONGEST_PARENT", 1000)
+    monkeypatch.setattr(os, "access", lambda path, mode: path == str(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
+        patch.setattr(os, "open", exhausted)
+        patch.setattr(os, "listdir", exhausted)
+        private_folder()
+    assert not os.listdir(tmp_path)
