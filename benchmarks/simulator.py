@@ -168,7 +168,7 @@ class Simulator:
             self._do(self._tell(ledger.gone, seat, [number], lambda _: WorkerLostError("", signal="SIGKILL"), self.now))
             self.began.pop(call, None)
         elif what == "ready":
-            self._tell(ledger.ready, about)
+            self._do(self._tell(ledger.ready, about))
         elif what == "resume":
             self._tell(ledger.resume, about)
         else:

@@ -32,7 +32,6 @@ MAX_HELD = 1024
 """A worker holds at most so many calls; each needs a flag of its own on the worker's page."""
 TRIPS_AHEAD = 1.5
 """A worker elsewhere is sent so much more ahead as it can do while an answer and the next call travel."""
-READY = Standing.READY
 
 
 class Roster:
@@ -123,7 +122,7 @@ class Roster:
         has_room = held < width + (seat.spare or 0)
         if seat.pinned and has_room:
             self.pinned[seat] = None
-        can_take = seat.standing is READY and not seat.worn and seat.ended + held < self.max_tasks
+        can_take = seat.standing is Standing.READY and not seat.worn and seat.ended + held < self.max_tasks
         if self.resting:
             can_take = can_take and seat not in self.resting
         if can_take and has_room:
