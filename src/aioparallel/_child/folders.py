@@ -42,9 +42,7 @@ def private_folder() -> str:
 def remove_folder(folder: str) -> None:
     """Remove a private folder; whatever somebody else has removed already is fine."""
     try:
-        for name in sorted(
-            os.listdir(folder), key=LOCK.__eq__
-        ):  # the lock last: it tells what is left over
+        for name in sorted(os.listdir(folder), key=LOCK.__eq__):  # the lock last: it tells what is left over
             os.unlink(os.path.join(folder, name))
         os.rmdir(folder)
     except FileNotFoundError:
