@@ -29,6 +29,10 @@ os.environ.update([SESSION])
 
 PROC = Path("/proc")
 
+# Who is started in the background by a script ignores interrupts, and so does what it starts: but tests send some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # What anyio sends to each of its worker processes, to be run again there: pytest, in our case, which takes long.
 sys.modules["__main__"].__dict__.pop("__file__", None)
