@@ -41,6 +41,21 @@ async def test_empty_values_are_values(kind: Kind, pool: Any, value: Any) -> Non
 
 
 @every()
+async def test_large_values_are_values(kind: Kind, pool: Any) -> None:
+    """Megabytes arrive as they were given, by place and by name, alone and within something, as call and as item."""
+    large = bytes(range(256)) * 4096
+    assert await pool.submit(kind.fit(jobs.same), large) == large
+    described = await pool.submit(kind.fit(jobs.describe), large, [large], large, name=large)
+    assert described == ((large, [large], large), {"name": large})
+    assert await pool.map(kind.fit(jobs.same), [large, b"", large[:70_000], [large]]) == [
+        large,
+        b"",
+        large[:70_000],
+        [large],
+    ]
+
+
+@every()
 async def test_no_keyword_is_taken(kind: Kind, pool: Any) -> None:
     """Whatever keywords a function has are its own: ``submit`` takes none of them for itself."""
     kwargs = {"self": 1, "fn": 2, "function": 3, "timeout": 4, "name": 5, "args": 6, "kwargs": 7, "priority": 8}

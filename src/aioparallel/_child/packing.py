@@ -90,6 +90,33 @@ def _with_all_members(kind: Any, reduced: Any) -> Any:
     return make, (bases, name, qualname, members, *others), (state, slots), *rest
 
 
+class _Beside:
+    """Stands in a pickle for large ``bytes``, which pickle would copy, and is unpickled as them."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytes, (pickle.PickleBuffer(self.data),)
+
+
+def beside(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call, of which large ``bytes`` travel as buffers, beside the pickle."""
+    every = (*args, *kwargs.values())
+    large = {id(value): _Beside(value) for value in every if type(value) is bytes and len(value) >= OUT_OF_BAND}
+    if not large:
+        return args, kwargs
+    changed = {name: large.get(id(value), value) for name, value in kwargs.items()}
+    return tuple([large.get(id(value), value) for value in args]), changed
+
+
+def dumps_atoms(value: Any, buffers: Buffers) -> bytes:
+    """Pickle what is made of :data:`ATOMS`, or came from :func:`beside`."""
+    return pickle.dumps(value, 5, buffer_callback=_collector(buffers))
+
+
 def loads_arguments(payload: bytes | memoryview, buffers: Buffers) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """A call's arguments; no bytes are no arguments."""
     return pickle.loads(payload, buffers=buffers) if payload else ((), {})
@@ -98,6 +125,8 @@ def loads_arguments(payload: bytes | memoryview, buffers: Buffers) -> tuple[tupl
 def dumps_result(value: Any, buffers: Buffers | None) -> bytes:
     """Pickle in a worker: by reference where the worker itself found it by import."""
     if type(value) in ATOMS:
+        if type(value) is bytes and buffers is not None and len(value) >= OUT_OF_BAND:
+            return dumps_atoms(_Beside(value), buffers)
         return pickle.dumps(value, 5)
     try:
         return pickle.dumps(value, 5, buffer_callback=_collector(buffers))

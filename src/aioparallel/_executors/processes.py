@@ -124,7 +124,7 @@ class ProcessPool(Executor):
         options: CallOptions,
         stop_at_failure: bool,
     ) -> Call:
-        payload = pack_arguments(items, {}, target.name, out_of_band=False, reach=self._reach)
+        payload = pack_arguments(items, {}, target.name, reach=self._reach)
         return packed_chunk(self, target, fn, payload, options, stop_at_failure)
 
     def _place(self, run: Run, step: Place) -> None:

@@ -281,19 +281,23 @@ def pack_arguments(
     out_of_band: bool = True,
     reach: Reach | None = None,
 ) -> tuple[bytes, Buffers]:
-    """Pickle the arguments of a call; large buffers stay where they are, unless *out_of_band* is false.
+    """Pickle the arguments of a call; large buffers and ``bytes`` stay where they are, unless *out_of_band* is false.
 
     Raises:
         PicklingError: Names the argument, and the path to what cannot travel.
     """
     if not args and not kwargs:
         return b"", []
-    if not kwargs and ATOMS.issuperset(map(type, args)):
+    atoms = not kwargs and ATOMS.issuperset(map(type, args))
+    if atoms and (not out_of_band or bytes not in map(type, args)):
         return pickle.dumps((args, kwargs), 5), []
     buffers: Buffers = []
+    parts = packing.beside(args, kwargs) if out_of_band else (args, kwargs)
+    if atoms:
+        return packing.dumps_atoms(parts, buffers), buffers
     dumps = (HERE if reach is None else reach).dumps
     try:
-        return dumps((args, kwargs), buffers if out_of_band else None), buffers
+        return dumps(parts, buffers if out_of_band else None), buffers
     except KeyboardInterrupt:
         raise
     except BaseException as error:

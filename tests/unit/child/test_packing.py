@@ -264,6 +264,17 @@ def test_large_buffers_are_not_copied(dumps: Callable[..., bytes], size: int, ou
     assert again[5] == (7 if out_of_band else 0)
 
 
+@pytest.mark.parametrize(("size", "count"), [(OUT_OF_BAND - 1, 0), (OUT_OF_BAND, 1)])
+def test_large_bytes_are_not_copied(size: int, count: int) -> None:
+    """Bytes that are a result stay where they are, too, and arrive as bytes."""
+    value = bytes(size)
+    buffers: list[memoryview] = []
+    packed = dumps_result(value, buffers)
+    assert [view.obj is value for view in buffers] == [True] * count
+    again = pickle.loads(packed, buffers=[bytearray(view) for view in buffers])
+    assert (type(again), again) == (bytes, value)
+
+
 @pytest.mark.parametrize("array", [np.zeros((300, 300))[:, ::2], np.asfortranarray(np.ones((300, 300)))])
 def test_arrays_of_any_order(array: Any) -> None:
     """Arrays arrive equal, whether or not their memory is in one piece."""

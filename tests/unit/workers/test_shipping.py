@@ -464,6 +464,26 @@ def test_large_arrays_are_not_copied() -> None:
     assert len(buffers) == 1
 
 
+@pytest.mark.parametrize(("args", "kwargs"), [((1,), {}), ((), {}), (([1],), {"size": 2})])
+def test_large_bytes_are_not_copied(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Large bytes among the arguments are sent from where they lie, and once, and are the bytes that they were."""
+    data = bytes(1_000_000)
+    payload, buffers = pack_arguments((*args, data, data), kwargs, "f")
+    assert len(payload) < 1000
+    assert [view.obj is data for view in buffers] == [True]
+    *rest, first, second = loads_arguments(payload, buffers)[0]
+    assert (tuple(rest), type(first), first) == (args, bytes, data)
+    assert first is second, "one object stays one"
+
+
+def test_large_bytes_by_name() -> None:
+    """So are those that are given by name."""
+    data = bytes(1_000_000)
+    payload, buffers = pack_arguments((), {"data": data}, "f")
+    assert (len(payload) < 1000, buffers[0].obj is data) == (True, True)
+    assert loads_arguments(payload, buffers)[1] == {"data": data}
+
+
 def test_arrays_in_the_pickle() -> None:
     """Where nothing can travel beside the pickle, arrays travel inside."""
     payload, buffers = pack_arguments((np.ones(1_000_000, np.uint8),), {}, "f", out_of_band=False)
