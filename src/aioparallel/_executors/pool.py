@@ -433,12 +433,12 @@ class Executor(ABC):
         """
         return self._observe(observer)
 
-    def _observe(self, observer: Observer, *, of_queued: bool = True) -> Observation:
+    def _observe(self, observer: Observer, *, steps: bool = True) -> Observation:
         from .._seeing.observers import Observers
 
         if self._observers is None:
             self._observers = Observers(self._unobserved)
-        return self._observers.add(observer, of_queued=of_queued)
+        return self._observers.add(observer, steps=steps)
 
     def _unobserved(self) -> None:
         self._observers = None

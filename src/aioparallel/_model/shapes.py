@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from enum import Enum
+from types import FunctionType
 from typing import Any
 
 __all__ = ["Shape", "shape_of"]
@@ -29,8 +30,19 @@ class Shape(Enum):
         return self in {Shape.GENERATOR, Shape.ASYNC_GENERATOR}
 
 
+_BY_FLAG = {
+    0: Shape.PLAIN,
+    inspect.CO_COROUTINE: Shape.COROUTINE,
+    inspect.CO_ASYNC_GENERATOR: Shape.ASYNC_GENERATOR,
+    inspect.CO_GENERATOR: Shape.GENERATOR,
+}
+_FLAGS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_GENERATOR
+
+
 def shape_of(fn: Any) -> Shape:
     """The shape of a function, method, partial, builtin, class or callable object."""
+    if type(fn) is FunctionType and not fn.__dict__:  # nobody has marked it; it is asked for each call
+        return _BY_FLAG[fn.__code__.co_flags & _FLAGS]
     fn = _definition(fn)
     if inspect.iscoroutinefunction(fn):
         return Shape.COROUTINE

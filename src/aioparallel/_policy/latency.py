@@ -31,6 +31,13 @@ class Latencies:
         self._fresh: list[float] = []
         self.count = 0
 
+    def add(self, seconds: float) -> None:
+        """Remember one duration."""
+        self.count += 1
+        self._fresh.append(seconds)
+        if len(self._fresh) > MANY:
+            self._sort_in()
+
     def extend(self, seconds: list[float]) -> None:
         """Remember durations. They are sorted into buckets later, equal ones together."""
         self.count += len(seconds)

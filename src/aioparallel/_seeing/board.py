@@ -79,7 +79,7 @@ class _Watched:
     def __init__(self, pool: Executor) -> None:
         self.pool = pool
         self.tally = Tally()
-        self.observation: Observation = pool.observe(self.tally)
+        self.observation: Observation = pool._observe(self.tally, steps=False)
 
 
 class Board:

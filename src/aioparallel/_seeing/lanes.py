@@ -49,6 +49,9 @@ class OneLane:
         for number in range(len(placed) - 1, -1, -1):
             begun_at, duration, text, lane = placed[number]
             end = begun_at + duration
+            if last <= begun_at and end <= latest:  # as it is most of the time
+                latest = begun_at
+                continue
             end = min(end, latest)
             end = max(end, last)
             if begun_at + duration > end:

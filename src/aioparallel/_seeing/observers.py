@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from .._child import wire
 from .._model.call import Call, Stop
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .._policy.steps import Pause, Place
     from .._workers.station import Carrier, Gone
 
+Told: TypeAlias = "tuple[tuple[Observation, Observer], ...]"
+
 __all__ = ["Observation", "Observers", "how_it_ended"]
 
 OUTCOMES = ("done", "failed", "cancelled")
@@ -55,32 +57,46 @@ class Observers:
     """
 
     def __init__(self, on_empty: Callable[[], object]) -> None:
-        self._all: tuple[tuple[Observation, Observer], ...] = ()
-        self._of_queued: tuple[Observation, ...] = ()
-        """Those who want to hear of calls that are queued, which few need: how they end tells when they were."""
+        self._all: Told = ()
+        self._steps: Told = ()
+        """Those who want to hear of each step of a call ..."""
+        self._ends: Told = ()
+        """... and those to whom its end says enough."""
         self._on_empty = on_empty
 
-    def add(self, observer: Observer, *, of_queued: bool = True) -> Observation:
-        """Tell somebody, from now on; of calls that are queued only if ``of_queued``, or with others who want that."""
+    def add(self, observer: Observer, *, steps: bool = True) -> Observation:
+        """Tell somebody, from now on.
+
+        Args:
+            observer: Whom.
+            steps: Also of calls that are queued or placed, which costs something each time, and which few need: how a
+                call ends tells when it was queued and begun. Of calls that have backup copies, all are told.
+        """
         if not callable(observer):
             raise TypeError(f"observe takes a function of one argument, the event; {observer!r} cannot be called")
         observation = Observation(self)
-        self._all = (*self._all, (observation, observer))
-        if of_queued:
-            self._of_queued = (*self._of_queued, observation)
+        told = (observation, observer)
+        if steps:
+            self._steps = (*self._steps, told)
+        else:
+            self._ends = (*self._ends, told)
+        self._all = self._steps + self._ends
         return observation
 
     def drop(self, observation: Observation) -> None:
         """Tell somebody nothing more."""
-        others = tuple(pair for pair in self._all if pair[0] is not observation)
-        if self._all and not others:
+        self._steps = tuple(pair for pair in self._steps if pair[0] is not observation)
+        self._ends = tuple(pair for pair in self._ends if pair[0] is not observation)
+        before, self._all = self._all, self._steps + self._ends
+        if before and not self._all:
             self._on_empty()
-        self._all = others
-        self._of_queued = tuple(each for each in self._of_queued if each is not observation)
 
     def tell(self, event: Event) -> None:
         """Something has happened."""
-        for observation, observer in self._all:  # those that there are now, whatever they do
+        self._tell(self._all, event)
+
+    def _tell(self, whom: Told, event: Event) -> None:
+        for observation, observer in whom:  # those that there are now, whatever they do
             try:
                 observer(event)
             except Exception:
@@ -91,17 +107,19 @@ class Observers:
 
     def queued(self, call: Call) -> None:
         """A call waits for a worker."""
-        if self._of_queued:
-            self.tell(_new(CallQueued, (time.time(), call.future.id, call._name or call.name)))
+        if self._steps:
+            self._tell(self._steps, _new(CallQueued, (time.time(), call.future.id, call._name or call.name)))
 
     def placed(self, step: Place) -> None:
         """Calls are sent to a worker."""
-        seat = step.seat
-        now, worker, host = time.time(), _name_of(seat), seat.site.name
         for call in step.calls:
             race = call.race
-            backup = race is not None and race.call is not call
-            self.tell(_new(CallPlaced, (now, call.future.id, call.name, worker, host, call.attempts, backup)))
+            if race is not None and race.call is not call:
+                if self._ends:
+                    self._tell(self._ends, _placed(race.call, race.call.worker, race.call._began(), backup=False))
+                self.tell(_placed(call, step.seat, None, backup=True))
+            elif self._steps:
+                self._tell(self._steps, _placed(call, step.seat, None, backup=False))
 
     def paused(self, step: Pause) -> None:
         """An attempt has failed."""
@@ -116,23 +134,26 @@ class Observers:
     def ended(self, call: Call, verdict: int, value: Any) -> None:
         """A call has ended; its future is still there, but does not know it yet."""
         seat, race, outcome = call.worker, call.race, OUTCOMES[verdict]
+        items = 1
+        if outcome == "done" and (call.kind or call.give_back is not None) and _is_chunk(call):
+            items = len(value[0])
         fields = (
             call.settled_at or time.time(),
             call.future.id,
-            call.name,
+            call._name or call.name,
             None if seat is None else _name_of(seat),
             None if seat is None else seat.site.name,
             outcome,
             call.attempts,
             0 if race is None else race.number,
             race is not None and race.winner not in (None, call),
-            len(value[0]) if outcome == "done" and _is_chunk(call) else 1,
+            items,
             call.queued_at,
             call.begun_at,
             call.duration,
             value if outcome == "failed" else None,
         )
-        self.tell(_new(CallEnded, fields))
+        self._tell(self._all, _new(CallEnded, fields))
 
     # Workers and hosts
 
@@ -201,6 +222,11 @@ class Observation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _placed(call: Call, seat: Seat, at: float | None, *, backup: bool) -> CallPlaced:
+    fields = (at or time.time(), call.future.id, call.name, _name_of(seat), seat.site.name, call.attempts, backup)
+    return _new(CallPlaced, fields)
 
 
 def _name_of(seat: Seat) -> str:

@@ -35,6 +35,8 @@ _NO_ERROR = Exception()
 MANY = 2
 """Calls at a time, of a worker of which nobody has said: no two of its calls are drawn over each other."""
 
+_RAN = '%s},"ph":"X","ts":%.1f,"dur":%.1f,"pid":%d,"tid":%d}'
+
 Lanes: TypeAlias = OneLane | ManyLanes
 
 
@@ -104,10 +106,8 @@ class Scribe:
         self._machines: dict[str | None, int] = {}
         self._lanes: dict[str, Lanes] = {}
         self._tids = 0
-        self._placed: dict[int, CallPlaced] = {}
-        """Calls in flight, and where they were sent to."""
         self._copies: dict[int, list[CallPlaced]] = {}
-        """Of those that have backup copies: where they, and these, were sent to."""
+        """Where calls that have backup copies were sent to, and these."""
         self._begun: dict[tuple[int, str], tuple[str, Lanes, int]] = {}
         """Calls that were written when they were seen to run, by number and worker: name, lanes, and the lane."""
         self._handlers: dict[type, Callable[[Any], object]] = {
@@ -128,9 +128,12 @@ class Scribe:
         """What these notes say, after all those before them."""
         handlers = self._handlers
         for note in notes:
-            handler = handlers.get(type(note))
-            if handler is not None:
-                handler(note)
+            if type(note) is CallEnded:  # as most are
+                self._call_ended(note)
+            else:
+                handler = handlers.get(type(note))
+                if handler is not None:
+                    handler(note)
         for lanes in self._lanes.values():
             self._settle(lanes)
         lines, self._lines = self._lines, []
@@ -139,24 +142,16 @@ class Scribe:
     # Calls
 
     def _call_placed(self, event: CallPlaced) -> None:
-        number = event.id
-        if event.backup:
-            first = self._placed.get(number)
-            self._copies.setdefault(number, [] if first is None else [first]).append(event)
-        else:
-            self._placed[number] = event
+        members = self._copies.setdefault(event.id, [])
+        if all((member.worker, member.attempt) != (event.worker, event.attempt) for member in members):
+            members.append(event)
 
     def _call_ended(self, event: CallEnded, error: str = "") -> None:
         at, number, name, worker, host, outcome, attempts, _, won, items, queued_at, begun_at, duration, _ = event
-        self._placed.pop(number, None)
-        what = f'"attempt":{attempts},"outcome":"{outcome}"'
-        if items > 1:
-            what += f',"items":{items}'
-        if won:
-            what += ',"won_by_copy":true'
-        if error:
-            what += f',"error":{json.dumps(error)}'
-        if worker is None or begun_at is None:
+        what = _what(attempts, outcome)
+        if items > 1 or won or error:
+            what += _more(items, won, error)
+        if begun_at is None:
             if at - queued_at > WAIT_SECONDS:
                 self._waited(number, name, host, queued_at, at)
         elif begun_at - queued_at > WAIT_SECONDS and attempts == 1:
@@ -170,7 +165,6 @@ class Scribe:
                     self._ran(number, name, copy.worker, copy.host, copy.at, at, None, what)
 
     def _call_retried(self, event: CallRetried, error: str) -> None:
-        self._placed.pop(event.id, None)
         what = f'"attempt":{event.attempt},"outcome":"failed","again":true,"error":{json.dumps(error)}'
         self._ran(event.id, event.name, event.worker, event.host, event.begun_at, event.at, None, what)
 
@@ -194,12 +188,12 @@ class Scribe:
 
     def _settle(self, lanes: Lanes) -> None:
         """Write calls whose place is known now."""
-        machine, origin, lines = lanes.machine, self._began, self._lines
-        for begun_at, duration, text, lane in lanes.settle():
-            lines.append(
-                f'{text}}},"ph":"X","ts":{(begun_at - origin) * 1e6:.1f},"dur":{duration * 1e6:.1f},'
-                f'"pid":{machine},"tid":{lane}}}'
-            )
+        machine, origin = lanes.machine, self._began
+        self._lines += [
+            # one operation: this is most of what a call costs here
+            _RAN % (text, (begun_at - origin) * 1e6, duration * 1e6, machine, lane)
+            for begun_at, duration, text, lane in lanes.settle()
+        ]
 
     def _running(self, note: RunningNow) -> None:
         """Write the beginning of what runs, as it may be that nobody lives to write the end."""
@@ -314,6 +308,19 @@ class Scribe:
         self._lines.append(
             f'{{"name":"{what}","ph":"M","ts":0,"pid":{machine},"tid":{lane},"args":{{"name":{json.dumps(name)}}}}}'
         )
+
+
+@lru_cache(100)
+def _what(attempts: int, outcome: str) -> str:
+    return f'"attempt":{attempts},"outcome":"{outcome}"'
+
+
+def _more(items: int, won: bool, error: str) -> str:
+    """What is said of few calls."""
+    text = f',"items":{items}' if items > 1 else ""
+    if won:
+        text += ',"won_by_copy":true'
+    return f'{text},"error":{json.dumps(error)}' if error else text
 
 
 def error_text(error: BaseException) -> str:

@@ -39,7 +39,7 @@ class Record:
         if event.begun_at is not None:
             seconds = event.at - event.begun_at if event.duration is None else event.duration
             self.busy += seconds
-            self.latencies.extend([seconds])
+            self.latencies.add(seconds)
 
 
 class Tally:

@@ -112,7 +112,7 @@ class Trace:
         if self._is_over:
             raise ValueError(f"the trace {self.path} is closed")
         watched = _Watched(self, pool)
-        self._watched[watched] = pool._observe(watched, of_queued=False)
+        self._watched[watched] = pool._observe(watched, steps=False)
         self._tick_later(watched)
 
     def close(self) -> None:
