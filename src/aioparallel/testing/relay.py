@@ -110,7 +110,7 @@ class Relay:
             self.cut()
 
     def _listen(self) -> None:
-        self._listener = listener = socket.socket()
+        self._listener = listener = socket.socket(proto=socket.IPPROTO_TCP)  # said, so that asyncio sends at once
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", self.port))
         listener.listen(128)
