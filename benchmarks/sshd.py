@@ -31,6 +31,7 @@ UseDNS no
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
+Subsystem sftp internal-sftp
 """
 
 ECHO = "import os\nwhile b := os.read(0, 65536): os.write(1, b)"
@@ -60,12 +61,20 @@ class Server:
 
     @property
     def ssh(self) -> list[str]:
-        """What the ssh program is called with."""
+        """What the ssh program is called with, up to the command."""
+        return ["ssh", *self._flags, "-p", str(self.port), "127.0.0.1"]
+
+    def scp(self, source: Path, target: str) -> list[str]:
+        """What the scp program is called with, to copy a file of this machine there."""
+        return ["scp", "-q", *self._flags, "-P", str(self.port), str(source), f"127.0.0.1:{target}"]
+
+    @property
+    def _flags(self) -> list[str]:
         known = self.folder / "known_hosts"
         known.write_bytes(self.options["known_hosts"])
         settings = [f"UserKnownHostsFile={known}", "Ciphers=aes128-gcm@openssh.com", "BatchMode=yes"]
         options = [word for setting in settings for word in ("-o", setting)]
-        return ["ssh", "-F", "none", "-i", str(self.folder / "id"), "-p", str(self.port), *options, "127.0.0.1"]
+        return ["-F", "none", "-i", str(self.folder / "id"), *options]
 
 
 def run(source: str, **values: int) -> str:

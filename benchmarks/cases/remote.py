@@ -18,6 +18,7 @@ from benchmarks.stats import quantile
 from benchmarks.suite import Goal, Metric, Sample, case
 
 RAW, PROGRAM, LOCAL = "asyncssh ping-pong", "an ssh for each call", "ours, local"
+PROGRAMS = "an scp and an ssh for each call"
 OURS = ("aioparallel.RemoteExecutor",)
 HOSTS = 8
 
@@ -38,7 +39,7 @@ def hosts_of(server: sshd.Server, count: int = 1, slots: int = 1) -> list[Any]:
     "remotenoop",
     title="a no-op call on a warm remote host, one at a time (up to {size} a round)",
     metrics=[Metric("p50", "us"), Metric("p99", "us")],
-    goals=[Goal("p50", RAW, factor=1.3), Goal("p50", PROGRAM, factor=0.001)],
+    goals=[Goal("p50", RAW, factor=1.3), Goal("p50", PROGRAMS, factor=0.001)],
     size=3000,
     quick=100,
     rounds=5,
@@ -116,16 +117,34 @@ async def ping_pong() -> AsyncIterator[Caller]:
 @remotenoop.contestant(PROGRAM)
 @asynccontextmanager
 async def an_ssh_each() -> AsyncIterator[Caller]:
-    """What a shell script does: a login and an interpreter for each call."""
+    """A login and an interpreter for each call, which says nothing of what to do."""
     with sshd.server() as server:
 
         async def one(fn: Any, *args: Any) -> None:
-            command = [*server.ssh, f"{sys.executable} -S -c pass"]
-            process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
-            if await process.wait():
-                raise RuntimeError("ssh failed")
+            await _succeed([*server.ssh, f"{sys.executable} -S -c pass"])
 
         yield Caller(one, lambda *_: None)
+
+
+@remotenoop.contestant(PROGRAMS)
+@asynccontextmanager
+async def an_scp_and_an_ssh_each() -> AsyncIterator[Caller]:
+    """What a shell script does: it copies there what to do, and has an interpreter do it."""
+    with sshd.server() as server:
+        source, target = server.folder / "task.py", str(server.folder / "copied.py")
+        source.write_text("pass\n")
+
+        async def one(fn: Any, *args: Any) -> None:
+            await _succeed(server.scp(source, target))
+            await _succeed([*server.ssh, f"{sys.executable} -S {target}"])
+
+        yield Caller(one, lambda *_: None)
+
+
+async def _succeed(command: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
+    if await process.wait():
+        raise RuntimeError(f"{command[0]} failed")
 
 
 # Large arguments and results
