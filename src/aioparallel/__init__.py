@@ -55,8 +55,10 @@ if TYPE_CHECKING:
         WorkerStartError,
     )
     from ._model.hosts import Host, SshSettings
-    from ._model.info import CallInfo, CallState, CurrentCall, Method, Outcome, PoolStatus, RunningCall, WorkerStatus
+    from ._model.info import CallInfo, CallState, CurrentCall, Method
     from ._model.options import Backups, Retry
+    from ._model.outcome import Outcome
+    from ._model.status import PoolStatus, RunningCall, WorkerStatus
     from ._policy.placement import LeastLoaded, RoundRobin, WeightedRandom
     from ._seeing.board import Board, watch
     from ._seeing.trace import Trace
@@ -90,8 +92,10 @@ _NAMES = {
     "InsecureHostWarning NotReadyError PicklingError PoisonTaskError PoolFullError RemoteError RemoteTraceback "
     "StoreFullError TaskTimeoutError WorkerLostError WorkerStartError",
     "_model.hosts": "Host SshSettings",
-    "_model.info": "CallInfo CallState CurrentCall Method Outcome PoolStatus RunningCall WorkerStatus",
+    "_model.info": "CallInfo CallState CurrentCall Method",
     "_model.options": "Backups Retry",
+    "_model.outcome": "Outcome",
+    "_model.status": "PoolStatus RunningCall WorkerStatus",
     "_policy.placement": "LeastLoaded RoundRobin WeightedRandom",
     "_seeing.board": "Board watch",
     "_seeing.trace": "Trace",

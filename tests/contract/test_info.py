@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
@@ -47,7 +46,7 @@ async def test_life(kind: Kind, opened: Any, gate: Gate, tmp_path: Any) -> None:
     # Two clocks may be read in one turn: a worker's own, and this program's.
     times = [before, done.queued_at, done.begun_at, done.settled_at, time.time()]
     assert all(a <= b + 0.01 for a, b in zip(times, times[1:], strict=False)), times
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         done.state = "failed"
 
 

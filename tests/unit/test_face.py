@@ -89,7 +89,7 @@ def callables() -> Iterator[tuple[str, Any]]:
         value = getattr(aioparallel, name)
         if not inspect.isclass(value):
             yield name, value
-        elif not issubclass(value, BaseException | Enum) and not is_dataclass(value):
+        elif not issubclass(value, BaseException | Enum | tuple) and not is_dataclass(value):
             yield name, value
             methods = {each: vars(value)[each] for each in vars(value) if not each.startswith("_")}
             yield from ((f"{name}.{each}", fn) for each, fn in methods.items() if inspect.isfunction(fn))

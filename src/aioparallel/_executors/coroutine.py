@@ -8,12 +8,12 @@ from types import FunctionType
 from typing import Any
 
 from .._model.call import function_name
+from .._model.checks import checked_count
 from .._model.shapes import Shape, shape_of
 from .._workers.batches import AsyncBatch
 from .._workers.tasks import Tasks
 from .local import Foreman, check_callable, group_of
 from .localmaps import MappingExecutor
-from .mapoptions import checked_count
 from .pool import Run
 
 __all__ = ["CoroutineExecutor"]

@@ -24,8 +24,9 @@ from .._futures.loops import soon
 from .._futures.smart import SmartFuture, stopped, wrapped
 from .._model.call import Call, function_name
 from .._model.errors import CallCancelledError, ExecutorClosedError, WorkerLostError
-from .._model.info import CallState, Outcome
+from .._model.info import CallState
 from .._model.options import CallOptions
+from .._model.outcome import Outcome
 from .chunking import Chunk, Chunker, chunker, map_target
 from .mapoptions import CARRY
 from .progress import Reporter, reporter

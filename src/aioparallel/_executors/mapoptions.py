@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, fields, replace
 from typing import Any, Literal, NamedTuple, TypedDict, TypeVar
 
+from .._model.checks import checked_count
 from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
 
 __all__ = [
@@ -16,8 +17,6 @@ __all__ = [
     "ItemForm",
     "MapKeywords",
     "MapOptions",
-    "checked_count",
-    "checked_items",
     "with_map_options",
 ]
 
@@ -182,13 +181,6 @@ def _shared(options: MapOptions | CallOptions) -> dict[str, Any]:
     return {field.name: getattr(options, field.name) for field in fields(CallOptions)}
 
 
-def checked_count(name: str, value: Any, least: int = 1) -> int:
-    """The value, if it is a whole number and large enough."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number of at least {least}")
-    return value
-
-
 def with_map_options(function: F) -> F:
     """Show the keywords of a map in the signature of a function that takes them as ``**options``."""
     signature = inspect.signature(function)
@@ -201,11 +193,3 @@ def with_map_options(function: F) -> F:
 
 def _parameter(field: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type)
-
-
-def checked_items(items: Any) -> Iterable[Any]:
-    """The input of a map, if it can be iterated over; does not begin to."""
-    kind = type(items)
-    if not any(hasattr(kind, name) for name in ("__aiter__", "__iter__", "__getitem__")):
-        raise TypeError(f"expected items to map over, sync or async, got {items!r}")
-    return items  # type: ignore[no-any-return]

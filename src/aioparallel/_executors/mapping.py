@@ -13,10 +13,11 @@ import anyio
 
 from .._futures.loops import running_loop
 from .._model.call import function_name, plain_function
+from .._model.checks import checked_items
 from .._model.options import CallOptions
 from .._model.shapes import shape_of
 from .flow import Flow, Plan, Runner
-from .mapoptions import MapOptions, checked_items
+from .mapoptions import MapOptions
 
 if TYPE_CHECKING:
     from .pool import Executor

@@ -33,7 +33,6 @@ from .._futures.smart import SmartFuture
 from .._futures.supervisor import Supervisor
 from .._model.call import Call, Phase, function_name, plain_function
 from .._model.errors import ExecutorClosedError, PoolFullError
-from .._model.info import PoolStatus, WorkerStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .._policy.ledger import Ledger
 from .._policy.steps import Halt, Instruction, Pause, Place, Retire, Settle, Spawn, Suspend, Verdict, WorkerEnd
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from .._model.events import Observer
+    from .._model.status import PoolStatus, WorkerStatus
     from .._seeing.observers import Observation, Observers
     from .._seeing.trace import Trace
     from .mapoptions import Errors, MapKeywords
@@ -378,6 +378,8 @@ class Executor(ABC):
         Returns:
             A frozen record: workers, calls by state, how long they take, deaths.
         """
+        from .._model.status import PoolStatus
+
         each: tuple[WorkerStatus, ...] = ()
         if per_worker:
             from .._seeing.workers import workers_of

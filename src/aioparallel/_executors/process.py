@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._child.cpus import available_cpus
 from .._model.call import Call, function_name
+from .._model.checks import checked_count
 from .._model.errors import WorkerStartError
 from .._model.options import CallOptions
 from .._policy.ledger import Ledger
@@ -18,7 +19,6 @@ from .._policy.seats import Seat
 from .._policy.steps import Spawn
 from .._workers.shipping import Function
 from .environment import Environment, blas_limits, variables_of
-from .mapoptions import checked_count
 from .pool import Run
 from .processes import ProcessPool
 from .resident import Resident

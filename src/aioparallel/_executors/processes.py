@@ -11,13 +11,13 @@ from .._child import wire
 from .._child.page import MAX_THREADS
 from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
+from .._model.checks import checked_count
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of
 from .._policy.steps import Halt, Place, Retire
 from .._workers import logs
 from .._workers.shipping import HERE, Function, Functions, Reach, pack_arguments
 from .environment import Environment, checked_environment, checked_modules
-from .mapoptions import checked_count
 from .pool import Executor, Run
 from .stream import Step, Stream
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from .._futures.smart import SmartFuture
 from .._model.call import Call, function_name
+from .._model.checks import checked_count
 from .._model.options import CallOptions
 from .._model.shapes import Shape, shape_of
 from .._policy.ledger import Ledger
@@ -23,7 +24,6 @@ from .._policy.seats import Seat
 from .._policy.steps import Halt, Place
 from .._workers.raylink import Link, enter
 from .._workers.shipping import Function, Functions, pack_arguments
-from .mapoptions import checked_count
 from .pool import Executor, Run, View
 from .processes import WorkerSteps, packed_chunk
 from .rayerrands import Errands

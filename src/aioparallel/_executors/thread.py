@@ -11,12 +11,12 @@ from typing import Any
 from .._child.cpus import available_cpus
 from .._futures.smart import SmartFuture
 from .._model.call import Call, Phase, function_name
+from .._model.checks import checked_count
 from .._model.shapes import Shape, shape_of
 from .._workers.batches import Batch
 from .._workers.threads import Threads
 from .local import Foreman, check_callable, group_of
 from .localmaps import MappingExecutor
-from .mapoptions import checked_count
 from .pool import Run
 
 __all__ = ["ThreadExecutor"]

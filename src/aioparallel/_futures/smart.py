@@ -23,7 +23,6 @@ import time
 from asyncio import AbstractEventLoop, CancelledError, get_running_loop
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import Context, copy_context
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, final, overload
 
 import anyio
@@ -212,7 +211,7 @@ class SmartFuture(Operators, Generic[T_co]):
         """How the call stands: its state, worker, host, attempts and times."""
         info = CallInfo(CallState.WAITING) if self._source is None else self._source.info()
         state = _ENDS.get(self._state, info.state)
-        return info if info.state == state else replace(info, state=state)
+        return info if info.state == state else info._replace(state=state)
 
     def _outcome(self) -> T_co:
         """The value, or raise what there is instead."""

@@ -1,23 +1,15 @@
-"""What can be known of a call, of its future and of an executor: frozen records."""
+"""What can be known of a call and of its future: frozen records.
+
+They are named tuples, not dataclasses: a frozen dataclass of so many fields takes two milliseconds to define, which
+every program would pay for as it starts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import NamedTuple
 
-__all__ = [
-    "CallInfo",
-    "CallState",
-    "CurrentCall",
-    "Method",
-    "Outcome",
-    "PoolStatus",
-    "RunningCall",
-    "WorkerStatus",
-]
-
-T = TypeVar("T")
+__all__ = ["CallInfo", "CallState", "CurrentCall", "Method"]
 
 
 class Method(StrEnum):
@@ -48,8 +40,7 @@ class CallState(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, slots=True)
-class CallInfo:
+class CallInfo(NamedTuple):
     """How a call stands. Times are ``time.time()`` seconds, ``None`` for what has not happened.
 
     Attributes:
@@ -77,8 +68,7 @@ class CallInfo:
     settled_at: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentCall:
+class CurrentCall(NamedTuple):
     """The call that the current code runs in (see :func:`aioparallel.current_call`).
 
     Attributes:
@@ -94,121 +84,3 @@ class CurrentCall:
     attempt: int = 1
     worker_index: int = 0
     host: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
-    """How one item of a map ended.
-
-    Attributes:
-        index: The item's place in the input, from 0.
-        item: The item itself.
-        value: What the function returned, ``None`` if it failed.
-        error: What it raised, ``None`` if it succeeded.
-        worker: Who ran it.
-        duration: Seconds from its beginning to its end. Short items that travelled together share their time equally.
-    """
-
-    index: int
-    item: Any
-    value: T | None = None
-    error: BaseException | None = None
-    worker: str | None = None
-    duration: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether the item succeeded."""
-        return self.error is None
-
-
-@dataclass(frozen=True, slots=True)
-class RunningCall:
-    """A call that a worker runs.
-
-    Attributes:
-        id: The number of its future.
-        name: The function's name, or the call's own.
-        attempt: 1 for the first time.
-        begun_at: When it began (``time.time``).
-        stopping: Whether it is being stopped, because it was cancelled or its time is up.
-    """
-
-    id: int
-    name: str
-    attempt: int
-    begun_at: float
-    stopping: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """How a worker stands, at one moment. The threads, or tasks, of an executor count as one worker that is wide.
-
-    Attributes:
-        name: Its name.
-        host: The machine it is on; ``None`` for this one.
-        index: Its place in the pool; a replacement gets the same one.
-        pid: Its process; ``None`` if it has none of its own, or none yet.
-        state: ``starting``, ``ready`` or ``retiring``.
-        width: How many calls it runs at a time.
-        running: What it runs, what began first in front.
-        waiting: Calls that were sent to it and have not begun.
-        ended: Calls that it has ended.
-        memory: What its process holds, in bytes: now, or on a host when that said so last; ``None`` where that cannot
-            be seen, or has not been said yet.
-    """
-
-    name: str
-    host: str | None
-    index: int
-    pid: int | None
-    state: str
-    width: int = 1
-    running: tuple[RunningCall, ...] = ()
-    waiting: int = 0
-    ended: int = 0
-    memory: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PoolStatus:
-    """How an executor stands, at one moment.
-
-    Attributes:
-        name: The executor's name.
-        kind: ``"thread"``, ``"process"``, ...
-        workers: Workers that are alive.
-        queued: Calls that have not begun.
-        running: Calls that have begun and not ended.
-        done: Calls that succeeded.
-        failed: Calls that raised, timed out or lost their worker.
-        cancelled: Calls that were cancelled.
-        retried: Attempts after the first one.
-        backups: Backup copies that were started.
-        backups_won: How many of them gave their call its result.
-        backup_seconds: What workers spent on copies, those that lost included.
-        deaths: Workers that died unasked.
-        abandoned: Threads that are still in a call that has been given up, also from before the executor was closed.
-        p50: Median time from beginning to end, in seconds; ``None`` before anything ended.
-        p95: The same for 95 of 100 calls.
-        per_worker: How each worker stands, if that was asked for.
-    """
-
-    name: str
-    kind: str
-    workers: int
-    queued: int
-    running: int
-    done: int
-    failed: int
-    cancelled: int
-    retried: int = 0
-    backups: int = 0
-    backups_won: int = 0
-    deaths: int = 0
-    p50: float | None = None
-    p95: float | None = None
-    backup_seconds: float = 0.0
-    abandoned: int = 0
-    per_worker: tuple[WorkerStatus, ...] = field(default=(), repr=False)

@@ -34,7 +34,6 @@ Guarantees, checked by :meth:`Ledger.check` after every step of the tests:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from .._model.call import Call, Ending, Phase, Stop
@@ -70,19 +69,17 @@ MAX_START_FAILURES = 3
 Ends = list[tuple[Call, Verdict, Any]]
 
 
-@dataclass(slots=True)
 class Counts:
-    """What happened so far."""
+    """What happened so far.
 
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    retried: int = 0
-    deaths: int = 0
-    backups: int = 0
-    backups_won: int = 0
-    backup_seconds: float = 0.0
-    """What workers spent on copies."""
+    Attributes:
+        backup_seconds: What workers spent on copies.
+    """
+
+    def __init__(self) -> None:
+        self.done = self.failed = self.cancelled = self.retried = self.deaths = 0
+        self.backups = self.backups_won = 0
+        self.backup_seconds = 0.0
 
 
 class _Turn:

@@ -11,10 +11,9 @@ import random
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import accumulate, count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .seats import Seat, Site
 
@@ -223,8 +222,7 @@ class ByHand(Placement):
 # What users choose from
 
 
-@dataclass(frozen=True, slots=True)
-class HostLoad:
+class HostLoad(NamedTuple):
     """A host that has a free slot, as a placement policy sees it.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -21,7 +20,6 @@ class Standing(IntEnum):
     GONE = 3
 
 
-@dataclass(slots=True, eq=False)
 class Site:
     """Where workers are: this machine, or a host.
 
@@ -37,15 +35,18 @@ class Site:
         rank: What a placement keeps for it.
     """
 
-    name: str | None = None
-    weight: float = 1.0
-    trip: float = 0.0
-    is_open: bool = True
-    start_failures: int = 0
-    seats: dict[Seat, None] = field(default_factory=dict, repr=False)
-    ready: int = 0
-    idle: dict[Seat, None] = field(default_factory=dict, repr=False)
-    rank: Any = field(default=None, repr=False)
+    __slots__ = ("idle", "is_open", "name", "rank", "ready", "seats", "start_failures", "trip", "weight")
+
+    def __init__(self, name: str | None = None, weight: float = 1.0, *, is_open: bool = True) -> None:
+        self.name = name
+        self.weight = weight
+        self.trip = 0.0
+        self.is_open = is_open
+        self.start_failures = 0
+        self.seats: dict[Seat, None] = {}
+        self.ready = 0
+        self.idle: dict[Seat, None] = {}
+        self.rank: Any = None
 
     def __str__(self) -> str:
         return self.name or "this machine"
@@ -54,7 +55,6 @@ class Site:
 NOWHERE = Site()
 
 
-@dataclass(slots=True, eq=False)
 class Seat:
     """A worker as the ledger sees it.
 
@@ -77,23 +77,53 @@ class Seat:
         carrier: What the executor talks to; the ledger never looks at it.
     """
 
-    index: int
-    width: int = 1
-    spare: int | None = 0
-    site: Site = NOWHERE
-    standing: Standing = Standing.STARTING
-    held: dict[int, Call] = field(default_factory=dict)
-    function: Any = None
-    pinned: deque[Call] = field(default_factory=deque)
-    pins: int = 0
-    last_seq: int = 0
-    running: int = 0
-    ended: int = 0
-    start_failures: int = 0
-    worn: bool = False
-    surplus: bool = False
-    idle_since: float = 0.0
-    carrier: Any = None
+    __slots__ = (
+        "carrier",
+        "ended",
+        "function",
+        "held",
+        "idle_since",
+        "index",
+        "last_seq",
+        "pinned",
+        "pins",
+        "running",
+        "site",
+        "spare",
+        "standing",
+        "start_failures",
+        "surplus",
+        "width",
+        "worn",
+    )
+
+    def __init__(
+        self,
+        index: int,
+        width: int = 1,
+        spare: int | None = 0,
+        site: Site = NOWHERE,
+        *,
+        ended: int = 0,
+        carrier: Any = None,
+    ) -> None:
+        self.index = index
+        self.width = width
+        self.spare = spare
+        self.site = site
+        self.standing = Standing.STARTING
+        self.held: dict[int, Call] = {}
+        self.function: Any = None
+        self.pinned: deque[Call] = deque()
+        self.pins = 0
+        self.last_seq = 0
+        self.running = 0
+        self.ended = ended
+        self.start_failures = 0
+        self.worn = False
+        self.surplus = False
+        self.idle_since = 0.0
+        self.carrier = carrier
 
     def __str__(self) -> str:
         return str(self.carrier) if self.carrier is not None else f"worker {self.index}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.call import Call, Ending
 from .._model.errors import WorkerStartError
@@ -28,31 +27,27 @@ class Verdict(IntEnum):
     CANCELLED = 2
 
 
-@dataclass(slots=True)
-class Place:
+class Place(NamedTuple):
     """Send these calls to this worker, in this order, each under its ``call.seq``."""
 
     seat: Seat
     calls: list[Call]
 
 
-@dataclass(slots=True)
-class Settle:
+class Settle(NamedTuple):
     """Settle these calls' futures: (call, how it ended, its value or error)."""
 
     ends: list[tuple[Call, Verdict, Any]]
 
 
-@dataclass(slots=True)
-class Halt:
+class Halt(NamedTuple):
     """Stop this call: take it back if it has not begun, kill it if it has."""
 
     seat: Seat
     call: Call
 
 
-@dataclass(slots=True)
-class Spawn:
+class Spawn(NamedTuple):
     """Start a worker for this seat."""
 
     seat: Seat
@@ -64,15 +59,13 @@ class Spawn:
         return growing_pause(FIRST_PAUSE, self.failures, LONGEST_PAUSE) if self.failures else 0.0
 
 
-@dataclass(slots=True)
-class Retire:
+class Retire(NamedTuple):
     """Let this worker end: it holds nothing."""
 
     seat: Seat
 
 
-@dataclass(slots=True)
-class Pause:
+class Pause(NamedTuple):
     """Resume this call in the ledger after so many seconds; this is what it failed with, and when that had begun."""
 
     call: Call
@@ -81,8 +74,7 @@ class Pause:
     begun_at: float | None = None
 
 
-@dataclass(slots=True)
-class Suspend:
+class Suspend(NamedTuple):
     """No worker can be started at this site, for this reason: use it no more for a while."""
 
     site: Site

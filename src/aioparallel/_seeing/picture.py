@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .._model.info import PoolStatus, RunningCall, WorkerStatus
+from .._model.status import PoolStatus, RunningCall, WorkerStatus
 from .._policy.latency import Latencies
 from .tally import Record, Tally
 from .words import count, seconds, size

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .._model.call import Call
-from .._model.info import RunningCall, WorkerStatus
+from .._model.status import RunningCall, WorkerStatus
 
 if TYPE_CHECKING:
     from .._executors.pool import Executor

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from .._child.cpus import available_cpus
-from .._executors.mapoptions import checked_count, checked_items
 from .._executors.sources import open_source
 from .._model.call import function_name, plain_function
+from .._model.checks import checked_count, checked_items
 from .._model.info import Method
 from .._model.shapes import shape_of
 from .hints import NO_HINT, Hint, depth_of_value, hint_of, resolved_hints

@@ -7,13 +7,15 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from .._executors.mapoptions import Errors, MapKeywords, MapOptions, checked_count, with_map_options
+from .._executors.mapoptions import Errors, MapKeywords, MapOptions, with_map_options
 from .._executors.mapping import ParallelMap, make_map
 from .._futures.limits import admitted
 from .._futures.smart import SmartFuture
 from .._model.call import plain_function
-from .._model.info import Method, Outcome
+from .._model.checks import checked_count
+from .._model.info import Method
 from .._model.options import CallOptions
+from .._model.outcome import Outcome
 from .ambient import executor_for
 from .current import in_worker
 from .inline import run_inline

@@ -23,7 +23,7 @@ from typing import (
 
 from .._child import packing
 from .._model.call import function_name
-from .._model.info import Method, Outcome
+from .._model.info import Method
 from .._model.options import DEFAULT_OPTIONS, CallOptions, Retry
 from .._model.shapes import Shape, shape_of
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .._executors.pool import Executor
     from .._executors.stream import Stream
     from .._futures.smart import SmartFuture
+    from .._model.outcome import Outcome
     from .maps import ParmapKeywords
 
 __all__ = ["Parallel", "parallelize"]

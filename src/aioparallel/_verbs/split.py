@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from .._executors.mapoptions import MapOptions, checked_count
+from .._executors.mapoptions import MapOptions
 from .._model.call import function_name
+from .._model.checks import checked_count
 from .._model.info import Method
 from .._model.options import Retry
 from .maps import map_with

@@ -7,21 +7,25 @@ from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from .._child.cpus import available_cpus
-from .._executors.mapoptions import Errors, MapKeywords, MapOptions, checked_count
+from .._executors.mapoptions import Errors, MapKeywords, MapOptions
 from .._executors.mapping import ParallelMap, make_map
 from .._executors.pool import Executor
 from .._futures.smart import SmartFuture
 from .._model.call import function_name
+from .._model.checks import checked_count
 from .._model.errors import ExecutorClosedError
-from .._model.info import Method, PoolStatus
+from .._model.info import Method
 from .._model.shapes import shape_of
 from .._workers.stateful import StateCall
 from .ambient import executor_for
 from .current import in_worker
 from .parallel import Settings
+
+if TYPE_CHECKING:
+    from .._model.status import PoolStatus
 
 __all__ = ["Passing", "StatefulPool"]
 

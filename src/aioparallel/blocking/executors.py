@@ -21,19 +21,22 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypeVar
 
 import aioparallel
 
-from .._executors.mapoptions import CARRY, checked_count
+from .._executors.mapoptions import CARRY
 from .._futures.smart import wrapped
 from .._model.call import plain_function
+from .._model.checks import checked_count
 from .._model.errors import ExecutorClosedError, PicklingError
-from .._model.info import PoolStatus
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .futures import Future
 from .portal import Portal, enter
 from .results import Reader, Results
+
+if TYPE_CHECKING:
+    from .._model.status import PoolStatus
 
 __all__ = ["Executor", "ProcessExecutor", "RemoteExecutor", "ThreadExecutor"]
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from .._executors.mapoptions import Errors, MapKeywords
     from .._executors.mapping import ParallelMap
-    from .._model.info import Outcome
     from .._model.options import Retry
+    from .._model.outcome import Outcome
 
 __all__ = ["Distributed", "Parallel", "close", "distribute", "parallelize", "parmap"]
 
