@@ -44,6 +44,8 @@ FAILURES = 0.01
 DEATHS = 0.0005
 SHORT = 5e-6
 """Seconds."""
+SHORT_CALLS = 200_000
+"""All of them are there before the first is queued."""
 WAITING = (1000, 10_000, 100_000, 1_000_000)
 """Calls, for what each of them takes in memory."""
 
@@ -308,14 +310,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     for line in table(measured()):
         print(line, flush=True)
-    short = measure_short(2, options.calls)
-    memory = [{"waiting": calls, "bytes": memory_per_call(calls)} for calls in WAITING]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"\nat most {peak:.0f} MB so far", flush=True)
+    short = measure_short(2, min(options.calls, SHORT_CALLS))
+    memory = [{"waiting": calls, "bytes": memory_per_call(calls)} for calls in WAITING]
     save(short_rate=short, memory=memory, peak_mb=peak)
-    print(f"\n{short:,.0f} events/s from short calls on 2 local workers".replace(",", " "))
+    print(f"{short:,.0f} events/s from short calls on 2 local workers".replace(",", " "))
     for each in memory:
         print(f"{each['bytes']:.0f} bytes for each of {each['waiting']:,} calls that wait".replace(",", " "))
-    print(f"at most {peak:.0f} MB in all")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from .._child import wire
 from .._child.wire import FRAME
@@ -21,6 +22,8 @@ __all__ = ["Link", "Listener"]
 
 TURN = 4 * 1024 * 1024
 """Bytes that may be moved before other things get a turn on the loop."""
+PARTS = 64
+"""So many are given to the kernel at once."""
 TOKEN = 32
 COPIED = 65536
 """Bytes up to which a frame is copied behind its header, because that is cheaper than sending two parts."""
@@ -68,7 +71,7 @@ class Link:
             self._unsent.extend(map(memoryview, parts))
             return
         try:
-            sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts[:16])
+            sent = self._socket.send(parts[0]) if len(parts) == 1 else self._socket.sendmsg(parts[:PARTS])
         except BlockingIOError:
             sent = 0
         except OSError:  # nobody listens any more; what was said before that is still to be read
@@ -99,7 +102,7 @@ class Link:
         turn = 0
         try:
             while self._unsent and turn < TURN:
-                sent = self._socket.sendmsg([*self._unsent][:16] if len(self._unsent) < 64 else [self._unsent[0]])
+                sent = self._socket.sendmsg([*islice(self._unsent, PARTS)])
                 self._drop(sent)
                 turn += sent
         except BlockingIOError:
