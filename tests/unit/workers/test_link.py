@@ -17,7 +17,7 @@ import pytest
 from aioparallel._child import wire
 from aioparallel._child.wire import FRAME
 from aioparallel._workers.frames import RECEIVE
-from aioparallel._workers.link import TOKEN, Link, Listener
+from aioparallel._workers.link import PARTS, TOKEN, Link, Listener
 from tests.tools import until
 
 SECRET = b"s" * TOKEN
@@ -165,6 +165,15 @@ async def test_waiting_frames_can_be_drained(known: Ends) -> None:
 
 
 # Frames out
+
+
+@pytest.mark.parametrize("count", [2, PARTS - 1, PARTS, 10 * PARTS])
+async def test_sent_frames_of_many_parts(known: Ends, count: int) -> None:
+    """A frame is sent whole and in order, into however many parts it is divided, empty ones included."""
+    parts = [bytes([number % 256]) * (5000 * (number % 3)) for number in range(count)]
+    known.link.send(7, list(parts))
+    body = b"".join(parts)
+    assert await known.pull(FRAME.size + len(body)) == frame(7, body)
 
 
 @pytest.mark.parametrize("size", [0, 10, 65535, 65536, 5_000_000])
