@@ -178,6 +178,17 @@ async def test_a_name_service_that_does_not_answer(monkeypatch: pytest.MonkeyPat
     assert attempt.step == "dns"
 
 
+async def test_what_is_said_goes_at_once(listener: socket.socket) -> None:
+    """A connection does not wait for more to send: each call would take 40 ms longer then."""
+    found, _, route = dialer(Host(f"127.0.0.1:{port_of(listener)}", options={"config": None}), 5)
+    _, connection = await found.create_connection(Ssh, route.machine, route.port)  # type: ignore[arg-type]
+    ssh: Any = connection
+    assert ssh.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    found.done()
+    ssh.transport.abort()
+    await until(lambda: ssh.ends)
+
+
 async def test_a_server_that_says_nothing(listener: socket.socket) -> None:
     """A server that accepts and then says nothing is given up when the same time is up."""
     found, _, route = dialer(Host(f"127.0.0.1:{port_of(listener)}", options={"config": None}), 0.05)
