@@ -9,8 +9,12 @@ TESTS ?= $(wildcard tests/unit tests/contract tests/cancellation tests/faults te
                     tests/examples tests/test_*.py)
 # What needs Ray, joblib, scikit-learn, Dask or FastAPI.
 ENGINE_TESTS ?= tests/engines tests/examples/test_anywhere.py
-# What is run again on the other versions of Python that this machine has.
-PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract)
+# What is run again on the other versions of Python that this machine has: on the oldest and the newest all that is
+# portable; on those between them what leans on the interpreter, namely processes, pickles, event loops, threads, signals
+# and the end of programs.
+ENDS := $(wildcard tests/faults/test_blocking_ends.py tests/faults/test_shutdown.py)
+PORTABLE_TESTS ?= $(wildcard tests/unit tests/contract) $(ENDS)
+DELICATE_TESTS ?= $(wildcard tests/contract tests/unit/child tests/unit/futures tests/unit/blocking) $(ENDS)
 OTHER_VERSIONS ?= 3.11 3.12 3.13
 
 .DEFAULT_GOAL := help
@@ -44,7 +48,8 @@ test-others: $(OTHER_VERSIONS:%=test-%)
 test-3.%:
 	@if $(PYTHON_OF_VENV) -V | grep -q ' 3\.$*\.'; then exit 0; fi; \
 	.ci/venv $(VENV)-3.$* test 3.$* || { status=$$?; test $$status -eq 3 && exit 0 || exit $$status; }; \
-	.ci/pytest $(VENV)-3.$*/bin/python -m "not ray and not one_host" $(PORTABLE_TESTS) $(ARGS)
+	.ci/pytest $(VENV)-3.$*/bin/python -m "not ray and not one_host" \
+	$(if $(filter 3.$*,$(firstword $(OTHER_VERSIONS)) $(lastword $(OTHER_VERSIONS))),$(PORTABLE_TESTS),$(DELICATE_TESTS)) $(ARGS)
 
 # What needs other engines lives in an environment of its own, for Ray and scikit-learn are large. Those with Ray run
 # in one process, and share one Ray: it takes a dozen processes, and all CPUs for seconds to start.

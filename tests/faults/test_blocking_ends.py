@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 import uuid
 from pathlib import Path
@@ -13,6 +15,9 @@ from tests.faults.programs import marked, run, start, wait_until_none
 from tests.tools import wait_for
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+
+WAITS_FOR_THREADS = sys.version_info >= (3, 13)
+"""Whether Python insists on waiting for threads at its end."""
 
 starts_threads = pytest.mark.skipif(
     (3, 12, 0) <= sys.version_info < (3, 12, 2),
@@ -102,32 +107,159 @@ submitted.wait()
     assert run("-W", "error", program(tmp_path, body)) == "True\n"
 
 
-@pytest.mark.parametrize("where", ["result", "map", "exit"])
-def test_ctrl_c(tmp_path: Path, where: str) -> None:
-    """Ctrl-C ends a program that waits, with one traceback, and everything that it runs; also at its end."""
-    mark = uuid.uuid4().hex
-    body = f"""
-os.environ["MARK"] = {mark!r}
+BUSY = """
+import asyncio
+from aioparallel import CoroutineExecutor
 
-def stay(n):
-    print("running", flush=True)
-    time.sleep(60)
+os.environ["MARK"], kind, where = sys.argv[1:]
+KINDS["coroutine"] = lambda n, **options: blocking.Executor(CoroutineExecutor(n, **options))
 
-if {where!r} == "exit":
-    pool = ProcessExecutor(2)
-    future = pool.submit(stay, 0)
-else:
-    with ProcessExecutor(2) as pool:
-        future = pool.submit(stay, 0)
-        next(pool.map(stay, [1])) if {where!r} == "map" else future.result()
+def never(n=0):
+    say("running")
+    threading.Event().wait()
+
+async def unwilling(n=0):
+    say("running")
+    while True:
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            pass
+
+def second(n):
+    return n if n == 0 else never()
+
+stay = unwilling if kind == "coroutine" else never
+pool = KINDS[kind](1, grace=60)
+match where:
+    case "result":
+        with pool:
+            pool.submit(stay).result()
+    case "result of the second":
+        with pool, KINDS[kind](1, grace=60) as other:
+            pool.submit(stay)
+            other.submit(stay).result()
+    case "exit of with":
+        with pool:
+            pool.submit(stay)
+    case "map":
+        with pool:
+            next(pool.map(stay, [0]))
+    case "body of for":
+        with pool:
+            for _ in pool.map(second, range(2)):
+                time.sleep(60)
+    case "verb":
+        next(parmap(stay, range(2), workers=1, method=kind))
+    case "result without with":
+        pool.submit(stay)
+        pool.submit(stay).result()
+    case "map without with":
+        list(pool.map(stay, range(3)))
+    case "body of for without with":
+        for _ in pool.map(second, range(3)):
+            time.sleep(60)
+    case "verb without with":
+        blocking.parallelize(stay, method=kind)().result()
+    case "end of program":
+        pool.submit(stay)
 """
-    process = start(Path(program(tmp_path, body)))
+"""A program that waits for what does not end."""
+
+
+def start_busy(tmp_path: Path, mark: str, kind: str, where: str) -> subprocess.Popen[str]:
+    process = start(Path(program(tmp_path, BUSY)), mark, kind, where)
     assert process.stdout is not None
     assert "running" in process.stdout.readline()
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    return process
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("result", "exit of with", "map", "body of for", "verb", "end of program", "result without with"),
+        *("map without with", "body of for without with", "verb without with"),
+    ],
+)
+def test_ctrl_c(tmp_path: Path, where: str) -> None:
+    """Ctrl-C ends a program that waits, with one traceback, and everything that it runs or has submitted."""
+    mark = uuid.uuid4().hex
+    with start_busy(tmp_path, mark, "process", where) as process:
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
     assert stderr.count("KeyboardInterrupt") == 1, stderr
     assert not wait_until_none(mark, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        *(("process", where) for where in ("result", "exit of with", "map", "result of the second", "verb")),
+        *(("thread", where) for where in ("result", "body of for")),
+        *(("coroutine", where) for where in ("exit of with", "map", "verb")),
+    ],
+)
+def test_second_ctrl_c(tmp_path: Path, kind: str, where: str) -> None:
+    """The first Ctrl-C cancels and waits; the second ends what will not stop, at once, with one traceback."""
+    mark = uuid.uuid4().hex
+    with start_busy(tmp_path, mark, kind, where) as process:
+        for pid in marked(mark):
+            if pid != process.pid:
+                os.kill(pid, signal.SIGSTOP)  # so that nothing can be confirmed
+        third = kind == "thread" and WAITS_FOR_THREADS
+        stderr = interrupt(process, times=3 if third else 2)
+    if third:  # Python prints a traceback of its own
+        stderr = stderr[: stderr.rindex("Traceback")].partition("Exception ignored")[0]
+    assert stderr.splitlines().count("KeyboardInterrupt") == stderr.count("Traceback") == 1, stderr
+    assert process.returncode == -signal.SIGINT
+    assert not wait_until_none(mark, 2)
+
+
+def test_second_ctrl_c_is_of_the_moment(tmp_path: Path) -> None:
+    """A Ctrl-C after another that the program has dealt with is a first one again: what runs may take its time."""
+    mark = uuid.uuid4().hex
+    body = """
+import asyncio
+from aioparallel import CoroutineExecutor
+
+os.environ["MARK"] = sys.argv[1]
+
+async def tidy():
+    try:
+        say("running")
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0.3)
+        say("tidied")
+
+for _ in range(2):
+    try:
+        with blocking.Executor(CoroutineExecutor(1)) as pool:
+            pool.submit(tidy).result()
+    except KeyboardInterrupt:
+        say("interrupted")
+"""
+    with start(Path(program(tmp_path, body)), mark) as process:
+        assert process.stdout is not None
+        for _ in range(2):
+            assert process.stdout.readline() == "running\n"
+            process.send_signal(signal.SIGINT)
+            assert [process.stdout.readline() for _ in range(2)] == ["tidied\n", "interrupted\n"]
+        assert process.communicate(timeout=20) == ("", "")
+    assert not wait_until_none(mark, 2)
+
+
+def interrupt(process: subprocess.Popen[str], times: int) -> str:
+    """Press Ctrl-C so often, each when the one before has not ended the program; returns what that says."""
+    try:
+        process.send_signal(signal.SIGINT)
+        for _ in range(times - 1):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(timeout=0.5)
+            process.send_signal(signal.SIGINT)
+        return process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
 
 
 def test_killed(tmp_path: Path) -> None:

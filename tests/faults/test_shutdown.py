@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from aioparallel import CallCancelledError, CoroutineExecutor, RemoteExecutor
+from aioparallel._executors import pool as pools
+from aioparallel._workers import channel
 from aioparallel.testing import SshHost, ssh_host
 from tests.faults.programs import marked, start, wait_until_none
 from tests.sshhosts import serve, write_hosts
@@ -196,8 +198,12 @@ async def test_to_cancel_twice_shuts_nothing_down() -> None:
         pytest.param(lambda host: [os.kill(pid, signal.SIGSTOP) for pid in host.commands], id="frozen"),
     ],
 )
-async def test_pools_end_whatever_their_hosts_do(harm: Callable[[SshHost], object]) -> None:
+async def test_pools_end_whatever_their_hosts_do(
+    harm: Callable[[SshHost], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A pool whose host does not answer any more is closed a little after its grace, and its calls are settled."""
+    monkeypatch.setattr(channel, "END_SECONDS", 0.3)
+    monkeypatch.setattr(pools, "SLOW_CLOSE", 1.0)
     async with ssh_host(slots=2) as host:
         pool = await RemoteExecutor([host], grace=0.5, lease=60).start()
         calls = [pool.submit(time.sleep, 600) for _ in range(3)]

@@ -81,6 +81,8 @@ class Run:
         self.drain = True
         self.is_shut_down = False
         """Whether its task was cancelled, as a loop does that shuts down."""
+        self.by_force = False
+        """Whether nothing is waited for any more."""
         self.arriving: deque[tuple[Call, list[SmartFuture[Any]]]] = deque()
         """Calls that other threads have submitted, and this run's thread has not seen yet; with their arguments that
         are futures."""
@@ -591,7 +593,7 @@ class Executor(ABC):
         """
         in_peace = False
         try:
-            with anyio.move_on_after(self.grace + SLOW_CLOSE, shield=True) as patience:
+            with anyio.move_on_after(0 if run.by_force else self.grace + SLOW_CLOSE, shield=True) as patience:
                 with hastened(patience.cancel) if run.is_shut_down else nullcontext():
                     await self._stop_all(run)
                     await self._close(run)
@@ -662,6 +664,12 @@ class Executor(ABC):
             raise
         finally:
             self._settle_rest(run)  # although the supervisor asks for it too: that may come a moment later
+
+    async def _end_by_force(self, run: Run) -> None:
+        """End at once, by force, whatever does not stop."""
+        run.by_force = True
+        run.supervisor.cancel()
+        await run.supervisor.wait_done()
 
     def _hurry(self, run: Run) -> None:
         """Wait no longer for what was submitted, nor for workers that are still being started."""

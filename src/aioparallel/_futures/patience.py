@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary, WeakSet
 if TYPE_CHECKING:
     from .smart import SmartFuture
 
-__all__ = ["go_without", "hastened"]
+__all__ = ["go_without", "hastened", "lose_patience"]
 
 
 class _Patience:
@@ -27,10 +27,16 @@ class _Patience:
         self.unseen: WeakSet[SmartFuture[Any]] = WeakSet()
         """Work whose end nobody waited for any longer; what has ended since does no harm."""
         self.closers: list[Callable[[], object]] = []
+        self.is_lost = False
 
     @property
     def is_over(self) -> bool:
-        return any(not future.done() for future in self.unseen)
+        return self.is_lost or any(not future.done() for future in self.unseen)
+
+    def tell_closers(self) -> None:
+        if self.is_over:
+            for closer in list(self.closers):
+                closer()
 
 
 _of_loop: WeakKeyDictionary[AbstractEventLoop, _Patience] = WeakKeyDictionary()
@@ -44,9 +50,14 @@ def go_without(futures: Iterable[SmartFuture[Any]]) -> None:
     """Whoever waited until these have stopped was cancelled once more, and goes."""
     patience = _here()
     patience.unseen.update(future for future in futures if not future.done())
-    if patience.is_over:
-        for closer in list(patience.closers):
-            closer()
+    patience.tell_closers()
+
+
+def lose_patience() -> None:
+    """This loop is going to shut down, and nobody waits for anything on it."""
+    patience = _here()
+    patience.is_lost = True
+    patience.tell_closers()
 
 
 @contextmanager

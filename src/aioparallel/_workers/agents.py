@@ -203,7 +203,7 @@ class Pipe(asyncio.SubprocessProtocol):
         if stdin is not None and not stdin.is_closing():
             stdin.write(b"".join(parts))
 
-    async def aclose(self, patience: float = END_SECONDS) -> None:
+    async def aclose(self, patience: float | None = None) -> None:
         """Close the lifeline; wait until the agent has ended, and kill it if that takes longer than so many seconds.
 
         Cancellation:
@@ -214,7 +214,7 @@ class Pipe(asyncio.SubprocessProtocol):
         if self._stdin is not None:
             self._stdin.close()
         try:
-            with anyio.move_on_after(patience):
+            with anyio.move_on_after(END_SECONDS if patience is None else patience):
                 await self._agent.ended.wait()
             if not self._agent.ended.is_set():
                 self._transport.kill()

@@ -32,6 +32,7 @@ from .._model.checks import checked_count
 from .._model.errors import ExecutorClosedError, PicklingError
 from .._model.options import DEFAULT_OPTIONS, CallOptions
 from .futures import Future
+from .interrupts import is_second
 from .portal import Portal, enter
 from .results import Reader, Results
 
@@ -115,8 +116,8 @@ class Door:
         folder: str | None = getattr(self.pool, "_shared_folder", None)
         return folder
 
-    def shutdown(self, wait: bool, left: Left) -> None:
-        """Close."""
+    def shutdown(self, wait: bool, left: Left, *, by_force: bool = False) -> None:
+        """Close; by force without any patience, which comes of a second Ctrl-C, now or meanwhile."""
         portal = self._portal
         if portal is not None and portal.is_foreign:
             return
@@ -131,9 +132,13 @@ class Door:
             portal.post(lambda: wrapped(self._finish_and_leave(left)))
             return
         try:
-            portal.run(partial(self._finish, left))
+            portal.run(self._give_up if by_force else partial(self._finish, left))
         except ExecutorClosedError:
             pass  # all has ended, and the portal as well
+        except KeyboardInterrupt as error:
+            if is_second(error) and not by_force:
+                portal.run(self._give_up)
+            raise
         finally:
             portal.leave(self)
 
@@ -173,8 +178,18 @@ class Door:
             if self._portal is not None:
                 self._portal.leave(self, wait=False)
 
-    async def _end(self) -> None:
-        """The program ends: take calls as long as there are some, for they may make others; then close."""
+    async def _give_up(self) -> None:
+        """Nobody waits for anything any more."""
+        run = self.pool._run
+        if run is not None:
+            await self.pool._end_by_force(run)
+
+    async def _end(self, finish: bool) -> None:
+        """The program ends: take calls as long as there are some, for they may make others; then close. Or stop."""
+        if not finish:
+            self.closed = True
+            await self._finish(Left.NONE)
+            return
         run = self.pool._run
         while run is not None and not self.closed:
             await self.pool._until(run, partial(getattr, run, "idle"))
@@ -194,11 +209,13 @@ class Executor(concurrent.futures.Executor):
 
     Cancellation:
         ``future.cancel()`` stops also what runs, where that can be stopped. Leaving ``with`` normally waits for what
-        was submitted; leaving it by an exception, which Ctrl-C is, stops everything, and then raises.
+        was submitted; leaving it by an exception, which Ctrl-C is, stops everything, and then raises. A second Ctrl-C
+        ends at once what does not stop.
 
     What may still be running:
         Nothing after ``shutdown()`` or ``with``, but for threads whose function does not return. Without either, what
-        was submitted runs to its end, also when the executor was dropped or the program ends.
+        was submitted runs to its end, also when the executor was dropped or the program ends; but where Ctrl-C ends the
+        program, that is stopped.
 
     Example:
         ::
@@ -305,7 +322,8 @@ class Executor(concurrent.futures.Executor):
             cancel_futures: Cancel what has not begun.
 
         Cancellation:
-            An interruption, as by Ctrl-C, cancels what is left, and waits until it has stopped.
+            An interruption, as by Ctrl-C, cancels what is left, and waits until it has stopped. A second Ctrl-C ends
+            that at once.
         """
         self._door.shutdown(wait, Left.BEGUN if cancel_futures else Left.ALL)
 
@@ -315,7 +333,7 @@ class Executor(concurrent.futures.Executor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._door.shutdown(True, Left.ALL if error is None else Left.NONE)
+        self._door.shutdown(True, Left.ALL if error is None else Left.NONE, by_force=is_second(error))
 
     def __reduce__(self) -> NoReturn:
         raise PicklingError(f"{self!r} cannot be pickled or copied: it belongs to this process. Make one there.")

@@ -8,7 +8,8 @@ done; the first to enter starts the thread, the last to leave ends it. Its life:
 * Who enters while a portal is CLOSING gets a new one; the old one owes nothing to anybody.
 * The thread is no daemon, so Python waits for it. At the end of the program it is told so by Python (see below). It
   then has everybody who is inside finish (an executor ends what was submitted to it, as those of the standard library
-  do), and ends. Nobody has to close anything for a program to end, and nothing that was submitted is lost.
+  do), and ends. Nobody has to close anything for a program to end, and nothing that was submitted is lost; but if it
+  is Ctrl-C that has ended the program, what is left is stopped.
 * A process that was forked from this one has no portal: threads are not forked along. What it inherited says so when
   it is used; what it makes anew gets a portal of its own, and a lock of its own, for another thread of the parent may
   have held the parent's.
@@ -45,14 +46,16 @@ from typing import Any, TypeVar
 import anyio
 
 from .._futures.loops import running_loop
+from .._futures.patience import lose_patience
 from .._futures.smart import SmartFuture, wrapped
 from .._model.errors import ExecutorClosedError, NotReadyError
+from .interrupts import interruption_of_program, is_second
 
 __all__ = ["Closer", "Portal", "enter", "shared"]
 
 T = TypeVar("T")
-Closer = Callable[[], Awaitable[object]]
-"""What somebody inside does, on the loop, when the program ends."""
+Closer = Callable[[bool], Awaitable[object]]
+"""What somebody inside does, on the loop, when the program ends: finish what was submitted, or else stop it."""
 
 _log = logging.getLogger("aioparallel")
 
@@ -71,6 +74,8 @@ class Portal:
         """What ``run`` and ``do`` wait for."""
         self._news = asyncio.Event()
         self._ending = False
+        self._interruption: KeyboardInterrupt | None = None
+        """What has ended the program."""
         self.loop.set_default_executor(_Helpers(thread_name_prefix="aioparallel helper"))
         self._thread = threading.Thread(target=self._serve, name="aioparallel portal", daemon=False)
         try:
@@ -117,8 +122,9 @@ class Portal:
                 "leave waiting to other threads"
             )
 
-    def end(self) -> None:
-        """The program ends: have everybody finish and leave."""
+    def end(self, interruption: KeyboardInterrupt | None = None) -> None:
+        """The program ends: have everybody finish and leave; or stop, if it was interrupted."""
+        self._interruption = interruption
         self._ending = True
         self.post(self._news.set)
 
@@ -153,8 +159,8 @@ class Portal:
         Args:
             fn: Makes it.
             timeout: Seconds after which :exc:`TimeoutError` is raised. Then, and when something else interrupts the
-                waiting, as Ctrl-C does, what is awaited is cancelled, and its end waited for; a second interruption
-                ends that as well.
+                waiting, as Ctrl-C does, what is awaited is cancelled, and its end waited for; a second Ctrl-C ends
+                that as well.
             context: The contextvars that it sees; those of the caller by default.
         """
         self.check_wait()
@@ -163,10 +169,11 @@ class Portal:
         self._ask(answer, partial(_begin, fn, answer, jobs), context or copy_context())
         try:
             return answer.result(timeout)
-        except BaseException:
+        except BaseException as error:
             if not answer.done():
                 self.post(_cancel, jobs)
-                answer.exception()
+                if not is_second(error):
+                    answer.exception()
             raise
         finally:
             del answer, jobs  # a traceback refers to this frame
@@ -194,9 +201,12 @@ class Portal:
             await self._news.wait()
         while self.inside:  # the program ends
             guests = dict(self.inside)
-            async with anyio.create_task_group() as group:
-                for closer in guests.values():
-                    group.start_soon(_close, closer)
+            if is_second(self._interruption):
+                lose_patience()  # the loop's own shutdown, which comes now, ends all by force
+            else:
+                async with anyio.create_task_group() as group:
+                    for closer in guests.values():
+                        group.start_soon(_close, closer, self._interruption is None)
             for guest in guests:
                 self.leave(guest)
 
@@ -265,7 +275,7 @@ class _Process:
         with self.lock:
             self.ended = True
             for portal in self.portals:
-                portal.end()
+                portal.end(interruption_of_program())
 
     def _forked(self) -> None:
         self.lock = threading.Lock()
@@ -307,9 +317,9 @@ def shared() -> Portal | None:
     return None if portal is None or portal.closing else portal
 
 
-async def _close(closer: Closer) -> None:
+async def _close(closer: Closer, finish: bool) -> None:
     try:
-        await closer()
+        await closer(finish)
     except Exception:
         _log.exception("something could not be closed at the end of the program")
 

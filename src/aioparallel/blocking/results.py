@@ -28,6 +28,7 @@ from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from .._executors.results import Raised
 from .._futures.smart import SmartFuture, wrapped
+from .interrupts import is_second
 from .portal import Portal, enter
 
 __all__ = ["Reader", "Results", "Source"]
@@ -118,7 +119,10 @@ class Reader:
         return self._ended(portal, batch)
 
     def close(self) -> None:
-        """End it, and wait until nothing of it runs, unless this is the portal's own thread."""
+        """End it, and wait until nothing of it runs, unless this is the portal's own thread.
+
+        A second Ctrl-C ends the waiting for good.
+        """
         portal = self._portal
         if portal is None:
             self.end = _End(None)
@@ -126,10 +130,7 @@ class Reader:
             return
         portal.post(self._cancel)
         if not portal.is_here:
-            while isinstance(batch := self._batches.get(), list):
-                pass
-            self._batches.put(batch)
-            self.end = batch
+            self.end = self._until_told()
             portal.leave(self)
 
     def abandon(self) -> None:
@@ -137,6 +138,18 @@ class Reader:
         portal = self._portal
         if portal is not None and self.end is None and not portal.is_foreign and (self.asked or not self.eager):
             portal.post(self._cancel)
+
+    def _until_told(self) -> _End:
+        try:
+            while isinstance(batch := self._batches.get(), list):
+                pass
+        except KeyboardInterrupt as error:
+            if is_second(error) and self._portal is not None:
+                self.end = _End(None)
+                self._portal.leave(self)
+            raise
+        self._batches.put(batch)
+        return batch
 
     def _ended(self, portal: Portal, end: _End) -> list[Any]:
         told, self.end = self.end, end
@@ -160,9 +173,9 @@ class Reader:
         if self._job is not None:
             self._job.cancel()
 
-    async def _finish(self) -> None:
+    async def _finish(self, to_the_end: bool) -> None:
         """The program ends."""
-        if not self.eager:
+        if not (self.eager and to_the_end):
             self._cancel()
         await self.until_ended()
 
@@ -198,7 +211,7 @@ class Results(Iterator[T], Generic[T]):
 
     Cancellation:
         An exception while waiting for a result, such as Ctrl-C, ends the map: intake stops, what runs is cancelled, and
-        all that is waited for.
+        all that is waited for. A second Ctrl-C ends that waiting.
 
     What may still be running:
         Nothing after the last result, an error, ``close()``, or the end of ``with``. After a ``break`` what runs is

@@ -55,7 +55,8 @@ def close(drain: bool = True) -> None:
         drain: Wait for what was submitted; otherwise cancel it.
 
     Cancellation:
-        An interruption, as by Ctrl-C, cancels what is left, and waits until it has stopped.
+        An interruption, as by Ctrl-C, cancels what is left, and waits until it has stopped. A second Ctrl-C ends
+        that at once.
     """
     portal = shared()
     if portal is not None and _ambient in portal.inside:

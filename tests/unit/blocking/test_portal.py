@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aioparallel import ExecutorClosedError, NotReadyError
+from aioparallel import CallCancelledError, ExecutorClosedError, NotReadyError
+from aioparallel._futures.patience import hastened
 from aioparallel.blocking import portal as portals
 from aioparallel.blocking.portal import Portal, enter, shared
 from tests.tools import wait_for
@@ -17,7 +18,7 @@ from tests.tools import wait_for
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 
 
-async def nothing() -> None:
+async def nothing(finish: bool = True) -> None:
     """What a guest does at the end of the program."""
 
 
@@ -197,15 +198,17 @@ def test_the_end_of_the_program(portal: Portal) -> None:
     """At the end of the program everybody inside is asked to finish, also who comes meanwhile, and the portal ends."""
     order: list[str] = []
 
-    async def first() -> None:
+    async def first(finish: bool) -> None:
+        assert finish
         order.append("first")
         enter("second", second)
 
-    async def second() -> None:
+    async def second(finish: bool) -> None:
+        assert finish
         await asyncio.sleep(0)
         order.append("second")
 
-    async def fail() -> None:
+    async def fail(finish: bool) -> None:
         raise LookupError("it goes on nevertheless")
 
     enter("first", first)
@@ -214,6 +217,56 @@ def test_the_end_of_the_program(portal: Portal) -> None:
     wait_for(portal.loop.is_closed)
     assert order == ["first", "second"]
     assert shared() is None
+
+
+def interruption(times: int) -> KeyboardInterrupt:
+    """What Ctrl-C raises when it is pressed so often, each while the one before is handled."""
+    error = KeyboardInterrupt()
+    if times > 1:
+        error.__context__ = interruption(times - 1)
+    return error
+
+
+def test_the_end_of_an_interrupted_program(portal: Portal) -> None:
+    """When Ctrl-C has ended the program, everybody inside is asked to stop instead."""
+    asked: list[bool] = []
+
+    async def stop(finish: bool) -> None:
+        asked.append(finish)
+
+    enter("guest", stop)
+    portal.end(interruption(1))
+    wait_for(portal.loop.is_closed)
+    assert asked == [False]
+
+
+def test_the_end_of_a_program_interrupted_twice(portal: Portal) -> None:
+    """When a second Ctrl-C has ended it, nobody is asked any more: whatever is left is cancelled, and hastened."""
+    told: list[str] = []
+
+    async def stop(finish: bool) -> None:
+        told.append("asked")
+
+    async def linger() -> None:
+        try:
+            await for_ever()
+        except asyncio.CancelledError:
+            with hastened(lambda: told.append("hastened")):
+                raise
+
+    def wait() -> None:
+        with pytest.raises((CallCancelledError, ExecutorClosedError)):
+            portal.run(linger)
+        told.append("cancelled")
+
+    enter("guest", stop)
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_for(lambda: bool(portal._asked))
+    portal.end(interruption(2))
+    thread.join(20)
+    wait_for(portal.loop.is_closed)
+    assert told == ["hastened", "cancelled"]
 
 
 def test_helpers_go_on_at_the_end(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:

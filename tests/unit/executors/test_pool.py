@@ -406,6 +406,29 @@ async def test_awaiter_waits_for_the_end(confirmed: bool) -> None:
     await desk.aclose(drain=False)
 
 
+@pytest.mark.parametrize("closing", [False, True])
+async def test_end_by_force(closing: bool) -> None:
+    """An executor that is ended by force waits for nothing, whether or not it was being closed; its calls are settled."""
+
+    class Hands:
+        async def give_up(self) -> None:
+            given_up.append(True)
+
+    given_up: list[bool] = []
+    desk = await Desk(grace=600).start()
+    call, run = desk.submit(job), desk._run
+    assert run is not None
+    run.hands = Hands()
+    ending = asyncio.ensure_future(desk.aclose(drain=False)) if closing else None
+    await turns()
+    async with asyncio.timeout(10):
+        await desk._end_by_force(run)
+        if ending is not None:
+            await ending
+    assert call.cancelled()
+    assert given_up == [True]
+
+
 # Looking
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aioparallel._futures.patience import hastened
+from aioparallel._futures.patience import hastened, lose_patience
 from tests.unit.futures.conftest import Work
 
 
@@ -56,3 +56,13 @@ async def test_one_cancellation_hastens_nobody() -> None:
         work.stop()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_loop_that_nobody_waits_for() -> None:
+    """Patience with a whole loop may be lost, for good, though nobody has left who waited for work to stop."""
+    heard: list[str] = []
+    with hastened(lambda: heard.append("later")):
+        lose_patience()
+        assert heard == ["later"]
+    with hastened(lambda: heard.append("earlier")):
+        assert heard == ["later", "earlier"]

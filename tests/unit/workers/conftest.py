@@ -9,7 +9,7 @@ import pytest
 
 from aioparallel._futures.supervisor import Group
 from aioparallel._workers.ssh import Connections, SshSettings
-from aioparallel.testing import SshHost, ssh_host
+from aioparallel.testing import SshHost, server, ssh_host
 from tests.tools import open_group
 from tests.unit.workers.projects import Project, project_at
 
@@ -32,6 +32,12 @@ async def connections(group: Group) -> AsyncIterator[Connections]:
     found = Connections(group, SshSettings(connect_timeout=5, login_timeout=5, channel_timeout=5))
     yield found
     await found.aclose()
+
+
+@pytest.fixture
+def killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For commands that do not look whether somebody is there: they are killed as soon as their connection is gone."""
+    monkeypatch.setattr(server, "END_SECONDS", 0)
 
 
 @pytest.fixture

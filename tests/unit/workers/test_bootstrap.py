@@ -297,6 +297,7 @@ def test_paths(candidate: str, word: str) -> None:
 # What is no hello
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_too_slow(agent: Starter) -> None:
     """An agent that does not say hello in time is given up, and what was written instead is shown."""
     error = await agent.fail(setup="echo waiting; sleep 300", seconds=0.3)
@@ -305,6 +306,7 @@ async def test_too_slow(agent: Starter) -> None:
     assert "It wrote:\nwaiting" in str(error)
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_cancelling_the_start(agent: Starter, host: SshHost) -> None:
     """A start that is cancelled leaves nothing running on the host."""
     starting = asyncio.ensure_future(agent.start(setup="sleep 300"))
@@ -316,6 +318,7 @@ async def test_cancelling_the_start(agent: Starter, host: SshHost) -> None:
     await until(lambda: not host.commands)
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_the_connection_is_lost_during_the_start(agent: Starter, host: SshHost) -> None:
     """A start whose connection is lost fails for that reason, and may be tried again."""
     starting = asyncio.ensure_future(agent.start(setup="sleep 300"))
@@ -336,6 +339,7 @@ async def test_a_login_that_runs_something_else(agent: Starter, monkeypatch: pyt
     assert "It wrote:\nThis account is currently not available." in str(error)
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_too_much_noise(agent: Starter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who does not stop talking is not listened to for ever."""
     monkeypatch.setattr(bootstrap, "COMMAND", "exec yes")

@@ -129,6 +129,7 @@ async def test_congestion(opened: Opened) -> None:
     assert listener(found).data.strip() == b"4000000"
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_who_does_not_read_holds_up(opened: Opened) -> None:
     """What the other side does not take stays here, by reference, and only a bounded part of it is given to asyncssh."""
     found = await opened.open("exec sleep 300")
@@ -266,6 +267,7 @@ async def test_closing_does_not_send_what_waits(opened: Opened) -> None:
     assert int(listener(found).data) < 100_000_000
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_closing_what_does_not_end(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that does not end when its input does is left after a while, unconfirmed."""
     monkeypatch.setattr(channels, "END_SECONDS", 0.05)
@@ -274,6 +276,7 @@ async def test_closing_what_does_not_end(opened: Opened, monkeypatch: pytest.Mon
     await until(found.ended.is_set)
 
 
+@pytest.mark.usefixtures("killed_at_once")
 async def test_cancelling_the_closing(opened: Opened) -> None:
     """Closing that is cancelled closes the channel at once."""
     found = await opened.open("exec sleep 300")
