@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aioparallel._child import messages, mux, tree, wire
+from aioparallel._child import messages, mux, page, tree, wire
 from aioparallel._child.carrying import CREDIT, TELL
 from aioparallel._workers.agents import BOOT
 from tests.tools import is_alive, wait_for
@@ -101,6 +103,39 @@ def test_forks_that_fail(host: Host) -> None:
     os.rename(host.folder + "-away", host.folder)
     first.call(1, jobs.echo)
     assert first.answer().value == ()
+
+
+@linux
+@pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_NOFILE])
+def test_forks_for_which_there_is_no_room(host: Host, limit: int) -> None:
+    """A worker for which the agent has no memory, or no file descriptors, leaves no process, descriptor or file."""
+    first = host.fork(1)
+    before = files_of(host.pid)
+    limits = resource.prlimit(host.pid, limit)
+    room = page.SIZE - 50_000 if limit == resource.RLIMIT_AS else 3
+    used = size_of(host.pid) if limit == resource.RLIMIT_AS else len(before)
+    resource.prlimit(host.pid, limit, (used + room, limits[1]))
+    host.say(op="fork", serial=2, index=1, token="00" * 32, env="")
+    assert host.event("gone", serial=2)["pid"] is None
+    resource.prlimit(host.pid, limit, limits)
+    assert children_of(host.pid) == [first.pid]
+    assert files_of(host.pid) == before
+    assert sorted(os.listdir(host.folder)) == ["p1", "p1.stack", "s"]
+    second = host.fork(2)
+    second.call(1, jobs.echo)
+    assert second.answer().value == ()
+
+
+def files_of(pid: int) -> list[str]:
+    return sorted(os.listdir(f"/proc/{pid}/fd"))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def size_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def test_executors_that_do_not_listen(host: Host) -> None:
