@@ -55,6 +55,9 @@ class Workers:
     def place(self, step: Place) -> None:
         """Send calls to their worker."""
         carrier: Carrier = step.seat.carrier
+        if len(carrier.known) >= MAX_KNOWN and not carrier.seat.pins:
+            carrier.send(wire.FORGET, [b""])
+            carrier.known.clear()
         frame: list[bytes] = []
         first = step.calls[0].seq
         for call in step.calls:
@@ -80,9 +83,6 @@ class Workers:
             self._watch(carrier)
 
     def _teach(self, carrier: Carrier, function: Any) -> None:
-        if len(carrier.known) >= MAX_KNOWN and not carrier.seat.pins and self._threads == 1:
-            carrier.send(wire.FORGET, [b""])
-            carrier.known.clear()
         carrier.send(wire.FUNCTIONS, [_lesson(function)])
         carrier.known.add(function.number)
 
