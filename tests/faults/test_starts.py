@@ -7,14 +7,16 @@ import os
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aioparallel import PicklingError, ProcessExecutor, WorkerLostError, WorkerStartError, wait_all
-from aioparallel._workers import agents
-from tests.tools import Log, is_alive, until, wait_for
+from aioparallel._workers import agents, link
+from tests.faults.programs import run
+from tests.tools import Log, is_alive, no_descriptors, until, wait_for
 
 
 def fail_to_start() -> None:
@@ -171,6 +173,79 @@ async def test_start_that_hangs_can_be_closed(log: Log) -> None:
     await asyncio.wait([starting])
     assert type(starting.exception()).__name__ == "ExecutorClosedError"
     assert early.cancelled()
+
+
+# Too few descriptors
+
+
+SCARCE = """
+import asyncio, logging, resource, sys
+from aioparallel import ProcessExecutor, WorkerStartError
+
+async def main():
+    async with ProcessExecutor(20, engine="resident") as pool:
+        print(await pool.map(abs, range(-10, 0)))
+        while not complaints:
+            await asyncio.sleep(0.01)
+    print(complaints[0].getMessage())
+
+complaints = []
+logger = logging.getLogger("aioparallel")
+logger.addFilter(complaints.append)
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
+try:
+    asyncio.run(main())
+except WorkerStartError as error:
+    print(error)
+"""
+ADVICE = "and needs some for each worker: raise `ulimit -n`, or use fewer workers"
+
+
+def test_descriptors_for_some_workers() -> None:
+    """When there are descriptors for some workers only, those do all the work, and the log says what to do about it."""
+    results, *told = run("-c", SCARCE, "44").splitlines()
+    assert results == str(list(range(10, 0, -1)))
+    assert told[0].startswith("process: a worker cannot be started; it is tried again.")
+    assert (
+        f"the host agent cannot start a worker: [Errno 24] Too many open files. It may have 44 files open, {ADVICE}"
+        in ("\n".join(told))
+    )
+
+
+def test_descriptors_for_no_worker() -> None:
+    """When there are too few descriptors for a single worker, the start fails, and says what to do about it."""
+    told = run("-c", SCARCE, "32")
+    assert told.startswith("no worker can be started: ")
+    assert f"Too many open files. It may have 32 files open, {ADVICE}" in told
+
+
+async def test_no_descriptors_for_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this process has no descriptor left for its workers, the start fails, and says what to do about it."""
+    monkeypatch.setattr(link, "FULL_SECONDS", 0.1)
+    with ExitStack() as stack:
+
+        def env(index: int) -> dict[str, str]:
+            if not taken:
+                taken.append(stack.enter_context(no_descriptors()))
+            return {}
+
+        taken: list[None] = []
+        with pytest.raises(WorkerStartError) as caught:
+            await ProcessExecutor(1, engine="resident", env=env).start()
+    assert "it cannot connect to this process: [Errno 24] Too many open files. This process may" in str(caught.value)
+    assert ADVICE in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["resident", None])
+async def test_no_descriptors_at_all(engine: str | None) -> None:
+    """When this process has no descriptor left to start anything, the start fails, and says what to do about it."""
+    async with ProcessExecutor(1, engine="resident"):
+        pass  # so that all is imported
+    with no_descriptors(), pytest.raises(WorkerStartError, match=ADVICE):
+        await ProcessExecutor(1, engine=engine).start()
+
+
+# Other things that fail
 
 
 def test_python_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

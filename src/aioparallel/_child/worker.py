@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
-    Record = tuple[int, int, Taught | None, int, int, memoryview, list[memoryview]]
+    Record = tuple[int, int, "Taught | None", int, int, memoryview, list[memoryview]]
     """Number, id, function (if it is known), attempt, verb, payload, buffers."""
 
 PATIENCE = 0.001

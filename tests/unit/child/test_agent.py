@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from aioparallel._child import messages, mux, page, tree, wire
+from aioparallel._child.agent import OWN_DESCRIPTORS
 from aioparallel._child.carrying import CREDIT, TELL
 from aioparallel._workers.agents import BOOT
 from tests.tools import is_alive, wait_for
@@ -490,6 +492,44 @@ def test_links_are_carried(away: Host) -> None:
     two.call(1, jobs.echo, "two")
     assert one.answer().value == ("one",)
     assert two.answer().value == ("two",)
+
+
+@linux
+def test_too_few_descriptors(away: Host) -> None:
+    """An agent starts only as many workers as it has descriptors for, says so of others, and what to do about it."""
+    limits = resource.prlimit(away.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(away.pid, resource.RLIMIT_NOFILE, (OWN_DESCRIPTORS + 2 * 4, limits[1]))
+    first = away.fork(1)
+    away.fork(2)
+    for serial in (3, 4):
+        away.say(op="fork", serial=serial, index=2, token="00" * 32, env="")
+        assert away.event("gone", serial=serial)["pid"] is None
+        told = f"Too many open files. It may have {OWN_DESCRIPTORS + 8} files open, and needs some for each worker: "
+        assert told + "raise `ulimit -n`, or use fewer workers.\n" in away.output[serial, 2].decode()
+    away.kill(first)
+    away.event("gone", serial=1)
+    last = away.fork(5)
+    last.call(1, jobs.echo)
+    assert last.answer().value == ()
+
+
+@linux
+def test_descriptors_that_become_free(away: Host) -> None:
+    """A connection for which the agent has no descriptor is taken when it has one again."""
+    files = [f"/proc/{away.pid}/fd/{name}" for name in files_of(away.pid)]
+    (folder,) = {os.path.dirname(path) for path in map(os.readlink, files) if path.endswith("/lock")}
+    limits = resource.prlimit(away.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(away.pid, resource.RLIMIT_NOFILE, (len(files), limits[1]))
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(SECONDS)
+        stranger.connect(f"{folder}/s")
+        stranger.sendall(bytes(32))
+        for number in (1, 2):  # by the second answer it has been at its door
+            away.say(op="beat", number=number)
+            away.event("beat", number=number)
+        assert files_of(away.pid) == [os.path.basename(file) for file in files]
+        resource.prlimit(away.pid, resource.RLIMIT_NOFILE, limits)
+        assert stranger.recv(1) == b"", "nobody knows it, so it is sent away"
 
 
 def test_large_things_are_carried(away: Host) -> None:
