@@ -220,7 +220,8 @@ class Workers:
     def worker_late(self, carrier: Carrier, stack: str) -> None:
         """A worker still takes no calls; this is where it is in Python, as far as that can be seen."""
         age = time.time() - carrier.asked_at
-        told = f"{_stage(carrier)}\n{stack}".rstrip()
+        theirs = [line for line in stack.splitlines() if "<frozen importlib" not in line]
+        told = "\n".join([_stage(carrier), *theirs])
         _log.warning("%s (pid %s) takes no calls yet, %.0f s after its start: %s", carrier, carrier.pid, age, told)
 
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:

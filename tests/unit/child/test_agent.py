@@ -344,6 +344,21 @@ def test_stacks(host: Host, job: Callable[[], None]) -> None:
     assert "worker.py" not in stack
 
 
+def test_stacks_of_those_that_go_on(host: Host) -> None:
+    """Where a worker is can be asked at any time, and does it no harm; of one that is gone there is nothing to tell."""
+    worker = host.fork()
+    worker.call(1, jobs.sleep)
+    host.written(1, 1, b"begun")
+    host.say(op="stack", serial=1)
+    assert "in sleep" in host.event("stack", serial=1)["stack"]
+    assert is_alive(worker.pid)
+    host.halt(worker, 1)
+    host.event("gone", serial=1)
+    host.say(op="stack", serial=1)
+    assert host.fork(2).pid
+    assert not host.events
+
+
 # Output
 
 
