@@ -191,6 +191,8 @@ class Executor(ABC):
     async def aclose(self, drain: bool = True) -> None:
         """Close the executor. Closing a closed one does nothing.
 
+        One that is still being opened, and to which nothing was submitted, has ``grace`` seconds to come to that.
+
         Args:
             drain: Wait for what was submitted; otherwise cancel it.
 
