@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aioparallel import PicklingError, ProcessExecutor, WorkerLostError, WorkerStartError, wait_all
-from aioparallel._workers import agents
-from tests.tools import Log, is_alive, until, wait_for
+from aioparallel import (
+    ExecutorClosedError,
+    PicklingError,
+    ProcessExecutor,
+    WorkerLostError,
+    WorkerStartError,
+    wait_all,
+)
+from aioparallel._workers import agents, link, station
+from tests.faults.programs import run
+from tests.tools import Gate, Log, hold, is_alive, no_descriptors, until, wait_for
 
 
 def fail_to_start() -> None:
@@ -171,6 +181,185 @@ async def test_start_that_hangs_can_be_closed(log: Log) -> None:
     await asyncio.wait([starting])
     assert type(starting.exception()).__name__ == "ExecutorClosedError"
     assert early.cancelled()
+
+
+async def test_start_that_hangs_and_is_closed_in_peace(log: Log) -> None:
+    """``aclose()`` waits no longer than ``grace`` for a pool that is still being opened, and to which nothing came."""
+    pool = ProcessExecutor(1, engine="resident", initializer=lambda: hang_at_start(log), grace=0.2)
+    starting = asyncio.ensure_future(pool.start())
+    await until(lambda: log.lines)
+    await asyncio.wait_for(pool.aclose(), 10)
+    await asyncio.wait([starting])
+    assert isinstance(starting.exception(), ExecutorClosedError)
+    assert not is_alive(int(log.lines[0]))
+
+
+async def test_slow_start_with_calls_that_is_closed_in_peace(tmp_path: Path) -> None:
+    """``aclose()`` waits for what was submitted, however long the workers take to start; and then for nothing else."""
+    gate = Gate(str(tmp_path / "gate"))
+    pool = ProcessExecutor(1, engine="resident", initializer=lambda: hold(gate), grace=0.01)
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    early = pool.submit(abs, -1)
+    await until(lambda: gate.entered)
+    closing = asyncio.ensure_future(pool.aclose())
+    assert not (await asyncio.wait([closing], timeout=0.5))[0]
+    gate.open()
+    assert await asyncio.wait_for(early, 10) == 1
+    await asyncio.wait_for(closing, 10)
+    await starting
+
+
+async def test_hanging_start_whose_calls_are_cancelled(log: Log) -> None:
+    """A pool that hangs in its start is closed as soon as nothing waits for it any more."""
+    pool = ProcessExecutor(1, engine="resident", initializer=lambda: hang_at_start(log), grace=0.01)
+    starting = asyncio.ensure_future(pool.start())
+    await asyncio.sleep(0)
+    early = pool.submit(abs, -1)
+    await until(lambda: log.lines)
+    closing = asyncio.ensure_future(pool.aclose())
+    assert not (await asyncio.wait([closing], timeout=0.5))[0]
+    early.cancel()
+    await asyncio.wait_for(closing, 10)
+    await asyncio.wait([starting])
+    assert isinstance(starting.exception(), ExecutorClosedError)
+
+
+def hang_in_the_second_process(log: Log) -> None:
+    log.write(os.getpid())
+    if len(log.lines) > 1:
+        time.sleep(1000)
+
+
+async def test_worker_that_hangs_beside_others(log: Log) -> None:
+    """A worker that hangs in its initializer keeps neither calls from running nor the pool from closing."""
+    initializer = functools.partial(hang_in_the_second_process, log)
+    async with ProcessExecutor(2, engine="resident", initializer=initializer, grace=0.2) as pool:
+        await until(lambda: len(log.lines) == 2)
+        assert await pool.map(abs, range(-100, 0)) == list(range(100, 0, -1))
+        states = {worker.state: worker for worker in pool.status(per_worker=True).per_worker}
+        assert states["ready"].starting_since is None
+        assert 0 <= time.time() - states["starting"].starting_since < 60
+        hanging = states["starting"].pid
+    assert not is_alive(hanging)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_workers_that_hang_are_told_of(
+    replaced: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells, again and again, of a worker that takes long to start, and where it is; also of a replacement."""
+    monkeypatch.setattr(station, "LATE_SECONDS", 0.1)
+    fault, log = tmp_path / "fault", Log(str(tmp_path / "log"))
+
+    def initialize() -> None:
+        if fault.exists():
+            hang_at_start(log)
+
+    pool = ProcessExecutor(1, engine="resident", initializer=initialize, name="cpu")
+    if replaced:
+        await pool.start()
+        fault.touch()
+        with pytest.raises(WorkerLostError):
+            await pool.submit(os._exit, 1)
+        waiting = pool.submit(abs, -1)
+    else:
+        fault.touch()
+        waiting = asyncio.ensure_future(pool.start())
+    await until(lambda: len([record for record in caplog.messages if "hang_at_start" in record]) >= 2)
+    told = caplog.messages[-1]
+    assert told.startswith(f"cpu-0 (pid {log.lines[-1]}) takes no calls yet, ")
+    assert " s after its start: it imports what is to be preloaded, or is in its initializer\n" in told
+    assert "worker.py" not in told
+    assert is_alive(int(log.lines[-1])), "to look at it does it no harm"
+    await pool.aclose(drain=False)
+    await asyncio.wait([asyncio.ensure_future(wait_all([waiting], timeout=10))])
+
+
+async def test_import_that_hangs_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log tells which import it is that a worker hangs in."""
+    monkeypatch.setattr(station, "LATE_SECONDS", 0.1)
+    (tmp_path / "hanging_module.py").write_text("import time\ntime.sleep(1000)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    starting = asyncio.ensure_future(ProcessExecutor(1, engine="resident", preload=["hanging_module"]).start())
+    await until(lambda: any("hanging_module.py" in record for record in caplog.messages))
+    starting.cancel()
+    await asyncio.wait([starting])
+
+
+# Too few descriptors
+
+
+SCARCE = """
+import asyncio, logging, resource, sys
+from aioparallel import ProcessExecutor, WorkerStartError
+
+async def main():
+    async with ProcessExecutor(20, engine="resident") as pool:
+        print(await pool.map(abs, range(-10, 0)))
+        while not complaints:
+            await asyncio.sleep(0.01)
+    print(complaints[0].getMessage())
+
+complaints = []
+logger = logging.getLogger("aioparallel")
+logger.addFilter(complaints.append)
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
+try:
+    asyncio.run(main())
+except WorkerStartError as error:
+    print(error)
+"""
+ADVICE = "and needs some for each worker: raise `ulimit -n`, or use fewer workers"
+
+
+def test_descriptors_for_some_workers() -> None:
+    """When there are descriptors for some workers only, those do all the work, and the log says what to do about it."""
+    results, *told = run("-c", SCARCE, "44").splitlines()
+    assert results == str(list(range(10, 0, -1)))
+    assert told[0].startswith("process: a worker cannot be started; it is tried again.")
+    assert (
+        f"the host agent cannot start a worker: [Errno 24] Too many open files. It may have 44 files open, {ADVICE}"
+        in ("\n".join(told))
+    )
+
+
+def test_descriptors_for_no_worker() -> None:
+    """When there are too few descriptors for a single worker, the start fails, and says what to do about it."""
+    told = run("-c", SCARCE, "32")
+    assert told.startswith("no worker can be started: ")
+    assert f"Too many open files. It may have 32 files open, {ADVICE}" in told
+
+
+async def test_no_descriptors_for_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When this process has no descriptor left for its workers, the start fails, and says what to do about it."""
+    monkeypatch.setattr(link, "FULL_SECONDS", 0.1)
+    with ExitStack() as stack:
+
+        def env(index: int) -> dict[str, str]:
+            if not taken:
+                taken.append(stack.enter_context(no_descriptors()))
+            return {}
+
+        taken: list[None] = []
+        with pytest.raises(WorkerStartError) as caught:
+            await ProcessExecutor(1, engine="resident", env=env).start()
+    assert "it cannot connect to this process: [Errno 24] Too many open files. This process may" in str(caught.value)
+    assert ADVICE in str(caught.value)
+
+
+@pytest.mark.parametrize("engine", ["resident", None])
+async def test_no_descriptors_at_all(engine: str | None) -> None:
+    """When this process has no descriptor left to start anything, the start fails, and says what to do about it."""
+    async with ProcessExecutor(1, engine="resident"):
+        pass  # so that all is imported
+    with no_descriptors(), pytest.raises(WorkerStartError, match=ADVICE):
+        await ProcessExecutor(1, engine=engine).start()
+
+
+# Other things that fail
 
 
 def test_python_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

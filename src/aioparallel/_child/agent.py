@@ -17,6 +17,7 @@ It speaks frames (see :mod:`.mux`). The messages that it is told, with their fie
 ``forget``     a ``call`` that was to be halted has ended
 ``look``       let nothing wait behind a long call, up to ``call``, nor, with ``chunks``, behind a long item
 ``kill``       a worker, whatever it runs, with its ``stack``
+``stack``      of a worker, while it goes on
 ``move``       to another ``folder``
 ``answer``     to ``ask``: what a module is (see :mod:`.questions`); pieces of it may follow
 ``renew``      modules have changed: forget what these ``names`` are
@@ -24,9 +25,9 @@ It speaks frames (see :mod:`.mux`). The messages that it is told, with their fie
 =============  =================================================================================================
 
 What it says: ``ready`` or ``failed``, ``forked``, ``spared`` (a call has not run so long), ``split`` (a chunk: from
-which item on it will not run), ``taken`` (bytes of a link), ``beat``, ``memory`` (what workers hold, in bytes), ``ask``
-(what a module is, in the name of a worker), and ``gone``: a worker, with all that is known of its end, after its last
-answers.
+which item on it will not run), ``taken`` (bytes of a link), ``stack``, ``beat``, ``memory`` (what workers hold, in
+bytes), ``ask`` (what a module is, in the name of a worker), and ``gone``: a worker, with all that is known of its end,
+after its last answers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import os
 import sys
 import time
 
-from . import children, messages, mux, tree, wire
+from . import children, descriptors, messages, mux, stacks, tree, wire
 from .children import Child
 from .folders import private_folder
 from .lean import signal
@@ -49,6 +50,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from .carrying import Dock
     from .questions import Responder
 
 MAX_UNSENT = 1 << 20
@@ -60,6 +62,8 @@ END_SECONDS = 2.0
 HARD_CAP = 2
 """So many times its limit may a worker have while it runs a call."""
 MEMORY_SECONDS = 0.1
+OWN_DESCRIPTORS = 32
+"""So many are left for what is not a worker's: pipes, sockets, questions, archives, a look into /proc."""
 MOST_WEIGHED = 256
 """So many workers' memory is told of at each beat; that takes some microseconds for each."""
 
@@ -75,6 +79,8 @@ class Agent:
         self.lease: float | None = None
         self.responder: Responder | None = None
         """Who answers workers that ask for modules, where the agent carries their links."""
+        self.dock: Dock | None = None
+        """Where workers connect to, then."""
         self.children: dict[int, Child] = {}
         self.by_pid: dict[int, Child] = {}
         self.poll = Poll()
@@ -125,6 +131,9 @@ class Agent:
         first = self.due if self.lease is None else min(self.due, self.heard + self.lease)
         return None if first == math.inf else max(0.0, first - now) * 1000 + 0.2
 
+    def _look_soon(self) -> None:
+        self.changed = True
+
     def _look_after(self, now: float) -> None:
         self.changed = False
         for child in [child for child in self.children.values() if child.watch.next_look <= now]:
@@ -133,6 +142,8 @@ class Agent:
             self.next_weighing = now + MEMORY_SECONDS
             self._weigh(self.max_memory)
         self._announce_ends(now)
+        if self.dock is not None:
+            self.dock.look(now)
         self.due = self._next_due()
 
     def _next_due(self) -> float:
@@ -140,6 +151,8 @@ class Agent:
         times += [child.watch.next_look for child in self.children.values()]
         if self.max_memory is not None and self.children:
             times.append(self.next_weighing)
+        if self.dock is not None:
+            times.append(self.dock.next_look)
         return min(times, default=math.inf)
 
     # What the executor says
@@ -199,7 +212,7 @@ class Agent:
                 self.responder = Responder(
                     self.folder, self.poll, lambda name, send: self._say(ev="ask", name=name, send=int(send))
                 )
-                Dock(self.poll, os.path.join(self.folder, "s"), self._on_connection)
+                self.dock = Dock(self.poll, os.path.join(self.folder, "s"), self._on_connection, self._look_soon)
         except OSError as error:  # no room on the disk, most likely
             self._say(ev="failed", reason=f"{type(error).__name__}: {error}")
             return
@@ -230,13 +243,13 @@ class Agent:
     def _on_fork(self, message: dict[str, Any]) -> None:
         serial = message["serial"]
         try:
+            self._keep_some_descriptors()
             child = children.fork(message, self.folder)
         except OSError as error:
-            self._send(
-                mux.ERR,
-                serial,
-                f"the host agent cannot start a worker, with its files in {self.folder}: {error}\n".encode(),
-            )
+            told = f"the host agent cannot start a worker, with its files in {self.folder}: {error}\n"
+            if descriptors.are_used_up(error):
+                told = f"the host agent cannot start a worker: {error}. {descriptors.advice('It')}.\n"
+            self._send(mux.ERR, serial, told.encode())
             nothing = {"pid": None, "signal": None, "exitcode": None, "max_rss": None, "stack": "", "oom": None}
             self._say(ev="gone", serial=serial, running="", **nothing)
             return
@@ -244,6 +257,16 @@ class Agent:
         for descriptor in child.outputs:
             self._listen_to(child, descriptor, 0 if self.held_back else IN)
         self._say(ev="forked", serial=serial, pid=child.pid)
+
+    def _keep_some_descriptors(self) -> None:
+        """Start no worker whose connection could not be taken, or that would be the last of which anything is heard.
+
+        Raises:
+            OSError: There would be too few left.
+        """
+        for_each = 2 if self.dock is None else 4
+        if OWN_DESCRIPTORS + for_each * (len(self.children) + 1) > descriptors.most():
+            raise descriptors.none_left()
 
     def _on_connection(self, token: str, descriptor: int) -> None:
         child = next((child for child in self.children.values() if child.mark == token), None)
@@ -312,6 +335,11 @@ class Agent:
         child = self.children.get(message["serial"])
         if child is not None:
             child.kill(None, bool(message["stack"]))
+
+    def _on_stack(self, message: dict[str, Any]) -> None:
+        child = self.children.get(message["serial"])
+        if child is not None and child.end is None:
+            self._say(ev="stack", serial=child.serial, stack=stacks.take(child.pid, child.page_path))
 
     def _look_at(self, child: Child, now: float) -> None:
         for what, found, more in child.watch.look(now):

@@ -8,9 +8,11 @@ nothing delays nobody else.
 
 from __future__ import annotations
 
+import math
 import os
+from time import monotonic
 
-from . import mux
+from . import descriptors, mux
 from .lean import socket
 from .polling import IN, Outlet
 
@@ -35,23 +37,45 @@ class Dock:
         poll: The agent's.
         path: Of the socket.
         on_worker: Gets the token, in hexadecimal digits, and descriptor of each worker that has connected.
+        on_full: Told that no connection can be taken for now; :meth:`look` is to be called when it is ``next_look``.
     """
 
-    def __init__(self, poll: Poll, path: str, on_worker: Callable[[str, int], None]) -> None:
+    def __init__(
+        self, poll: Poll, path: str, on_worker: Callable[[str, int], None], on_full: Callable[[], None]
+    ) -> None:
+        self.next_look = math.inf
+        """When to look again whether a connection can be taken (``time.monotonic``)."""
         self._poll = poll
         self._on_worker = on_worker
+        self._on_full = on_full
+        self._failures = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.bind(path)
         os.chmod(path, 0o600)
         self._socket.listen(512)
         self._socket.setblocking(False)
-        poll.watch(self._socket.fileno(), IN, self._on_event)
+        self._listen(IN)
+
+    def look(self, now: float) -> None:
+        """There may be a descriptor again."""
+        if self.next_look <= now:
+            self.next_look = math.inf
+            self._listen(IN)
+
+    def _listen(self, events: int) -> None:
+        self._poll.watch(self._socket.fileno(), events, self._on_event)
 
     def _on_event(self, event: int) -> None:
         try:
             descriptor, _ = self._socket._accept()  # type: ignore[attr-defined]
-        except OSError:
+        except OSError as error:
+            if descriptors.are_used_up(error):
+                self._failures += 1
+                self.next_look = monotonic() + descriptors.pause(self._failures)
+                self._listen(0)
+                self._on_full()
             return
+        self._failures = 0
         os.set_blocking(descriptor, False)
         os.set_inheritable(descriptor, False)
         self._poll.watch(descriptor, IN, lambda event: self._identify(descriptor))

@@ -29,12 +29,12 @@ class Child:
         end: What is known of its end, once it has ended.
     """
 
-    def __init__(self, serial: int, pid: int, mark: str, page_path: str, out: int, err: int) -> None:
+    def __init__(self, serial: int, pid: int, mark: str, page_path: str, page: Page, out: int, err: int) -> None:
         self.serial = serial
         self.pid = pid
         self.mark = mark
         self.page_path = page_path
-        self.page = Page(page_path)
+        self.page = page
         self.watch = Watch(self.page)
         self.outputs = {out: mux.OUT, err: mux.ERR}
         self.link: Carried | None = None
@@ -112,15 +112,16 @@ def fork(message: dict[str, Any], folder: str) -> Child:
     """
     serial, parent = message["serial"], os.getpid()
     page_path = os.path.join(folder, f"p{serial}")
-    pipes: list[int] = []
-    try:
-        create(page_path)
+    page, pipes = _new_page(page_path), list[int]()
+    try:  # all that may fail comes before the fork: a worker that nobody knows of would never end
         pipes += os.pipe()
         pipes += os.pipe()
         pid = os.fork()
     except OSError:
         for descriptor in pipes:
             os.close(descriptor)
+        page.close()
+        os.unlink(page_path)
         raise
     out_read, out_write, err_read, err_write = pipes
     if not pid:
@@ -129,7 +130,16 @@ def fork(message: dict[str, Any], folder: str) -> Child:
     os.close(err_write)
     for descriptor in (out_read, err_read):
         os.set_blocking(descriptor, False)
-    return Child(serial, pid, message["token"], page_path, out_read, err_read)
+    return Child(serial, pid, message["token"], page_path, page, out_read, err_read)
+
+
+def _new_page(path: str) -> Page:
+    create(path)
+    try:
+        return Page(path)
+    except OSError:
+        os.unlink(path)
+        raise
 
 
 def _become_worker(message: dict[str, Any], folder: str, page_path: str, parent: int, out: int, err: int) -> NoReturn:

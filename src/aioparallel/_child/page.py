@@ -56,6 +56,9 @@ def create(path: str) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _reserve(descriptor)
+    except OSError:
+        os.unlink(path)
+        raise
     finally:
         os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""Where a stuck call is: its Python stack, taken from outside just before it is killed.
+"""Where a stuck call is: its Python stack, taken from outside just before it is killed, or while it goes on.
 
 A signal makes the interpreter's own fault handler write the stack to a file, also while
 C code holds the interpreter lock. The signal is one that programs hardly use.

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, NoReturn
 
-    Record = tuple[int, int, int, int, int, memoryview, list[memoryview]]
-    """Number, id, function, attempt, verb, payload, buffers."""
+    Record = tuple[int, int, "Taught | None", int, int, memoryview, list[memoryview]]
+    """Number, id, function (if it is known), attempt, verb, payload, buffers."""
 
 PATIENCE = 0.001
 CHUNKS = (wire.CHUNK, wire.CHUNK_TO_FAILURE)
@@ -154,6 +154,19 @@ class Outbox:
         self._link.send(wire.ANSWERS, *wire.with_buffers(head, payload, buffers))
 
 
+class Taught:
+    """A function as it was taught: its pickle, until the first call loads it, so that its failure is that call's.
+
+    Calls hold it from when they are read, so those that wait for a thread keep theirs when functions are forgotten.
+    """
+
+    __slots__ = ("fn", "name")
+
+    def __init__(self, name: str, packed: bytes) -> None:
+        self.name = name
+        self.fn: Any = packed
+
+
 class Worker:
     """Runs calls.
 
@@ -174,8 +187,7 @@ class Worker:
         self.host: str | None = None
         self.outbox = Outbox(link, page)
         self.streams = Streams()
-        self.functions: dict[int, Any] = {}
-        self.names: dict[int, str] = {}
+        self.functions: dict[int, Taught] = {}
         self._queue: SimpleQueue[Record] = SimpleQueue()
         self._logs: Logs | None = None
         self._max_memory: int | None = None
@@ -200,7 +212,6 @@ class Worker:
                     return
             elif kind == wire.FORGET:
                 self.functions.clear()
-                self.names.clear()
             elif kind == wire.BYE:
                 return
             else:
@@ -235,9 +246,9 @@ class Worker:
 
     def _warm_up(self) -> None:
         """Load what was taught before the first call, as the one that is replaced has done: its calls wait for that."""
-        for number, packed in self.functions.items():
+        for taught in self.functions.values():
             try:
-                self.functions[number] = load_function(packed)
+                taught.fn = load_function(taught.fn)
             except Exception:  # it is told to the call that needs it
                 pass
 
@@ -267,11 +278,11 @@ class Worker:
             start_thread(self._serve_thread, thread)
 
     def _learn(self, body: memoryview) -> None:
-        """Keep a function's pickle; it is loaded by the first call, so that its failure is that call's."""
+        """Keep a function's pickle."""
         number, length = wire.FUNCTION.unpack_from(body)
         start = wire.FUNCTION.size
-        self.names[number] = str(body[start : start + length], "utf-8")
-        self.functions[number] = bytes(body[start + length :])
+        name = str(body[start : start + length], "utf-8")
+        self.functions[number] = Taught(name, bytes(body[start + length :]))
 
     # Calls
 
@@ -287,7 +298,7 @@ class Worker:
             if count:
                 buffers = wire.read_buffers(body, position, count)
                 position = len(body)
-            yield number, id, function, attempt, verb, payload, buffers
+            yield number, id, self.functions.get(function), attempt, verb, payload, buffers
 
     def _run_calls(self, body: memoryview) -> None:
         if self._threaded:
@@ -341,12 +352,12 @@ class Worker:
 
     def _run(self, record: Record) -> tuple[int, bytes, list[memoryview]]:
         """Run one call; whatever it does, short of ending the process, becomes an answer."""
-        number, id, function, attempt, verb, payload, buffers = record
-        name = self.names.get(function, "?")
+        number, id, taught, attempt, verb, payload, buffers = record
+        name = "?" if taught is None else taught.name
         flags, flag = self.page.flags, number % len(self.page.flags)
         current.set(Current(id, name, attempt, self.index, self.host, lambda: flags[flag] == CANCELLED))
         try:
-            fn, args, kwargs = self._load(function, payload, buffers, name)
+            fn, args, kwargs = self._load(taught, payload, buffers, name)
         except _Unloadable as error:
             return RAISED, error.packed, []
         if self._logs is not None and not self._logs.installed:
@@ -365,13 +376,15 @@ class Worker:
         return self._pack(value, name)
 
     def _load(
-        self, function: int, payload: memoryview, buffers: list[memoryview], name: str
+        self, taught: Taught | None, payload: memoryview, buffers: list[memoryview], name: str
     ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         what = f"the function {name}"
         try:
-            fn = self.functions[function]
+            if taught is None:
+                raise LookupError("it was not taught")
+            fn = taught.fn
             if type(fn) is bytes:
-                fn = self.functions[function] = self._load_function(fn)
+                fn = taught.fn = self._load_function(fn)
             what = f"the arguments of {name}"
             args, kwargs = packing.loads_arguments(payload, buffers)
         except BaseException as error:

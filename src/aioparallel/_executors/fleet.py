@@ -35,7 +35,7 @@ from .._model.call import Call
 from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
 from .._model.hosts import Host
 from .._policy.retry import growing_pause
-from .._policy.seats import Seat, Site
+from .._policy.seats import Seat, Site, Standing
 from .._policy.steps import Spawn, Suspend
 from .._workers.agents import Agent
 from .._workers.modules import undescribed
@@ -357,7 +357,9 @@ class Fleet(Workers):
         member.site.is_open = False
         if station.agent is not None and not station.agent.ended.is_set():
             for carrier in list(station.carriers.values()):
-                station.bid_farewell(carrier, politely=not carrier.seat.held)
+                # In a hurry, one that is still being set up is not waited for.
+                is_patient = self.run.drain or carrier.seat.standing is not Standing.STARTING
+                station.bid_farewell(carrier, politely=is_patient and not carrier.seat.held)
             with anyio.move_on_after(self.pool.grace):
                 agent = station.agent
                 await member.news.until(lambda: not station.carriers or agent.ended.is_set())

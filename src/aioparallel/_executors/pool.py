@@ -56,6 +56,8 @@ R = TypeVar("R")
 
 SLOW_CLOSE = 5.0
 """Seconds that closing may take beyond the grace, before what is left is given up."""
+SHORTEST_GRACE = 0.1
+"""So often it is looked at most whether a pool that is being opened can be closed."""
 GIVE_UP_SECONDS = 2.0
 """So long it may take to give up what is left."""
 
@@ -190,6 +192,8 @@ class Executor(ABC):
 
     async def aclose(self, drain: bool = True) -> None:
         """Close the executor. Closing a closed one does nothing.
+
+        One that is still being opened, and to which nothing was submitted, has ``grace`` seconds to come to that.
 
         Args:
             drain: Wait for what was submitted; otherwise cancel it.
@@ -655,6 +659,8 @@ class Executor(ABC):
         run.closing = True
         run.close_asked.set()
         run.quiet.set()
+        if not run.opened:
+            self._watch_opening(run)
         try:
             await run.supervisor.wait_done()
         except BaseException:
@@ -670,6 +676,20 @@ class Executor(ABC):
         run.by_force = True
         run.supervisor.cancel()
         await run.supervisor.wait_done()
+
+    def _watch_opening(self, run: Run) -> None:
+        """It is to be closed, and is not open yet: unless calls wait for that, it has ``grace`` to come to it."""
+
+        def look() -> None:
+            if run.opened or run.supervisor.done:
+                return
+            if run.idle:
+                self._hurry(run)
+            else:
+                self._watch_opening(run)
+
+        if self.grace < math.inf:
+            run.loop.call_later(max(self.grace, SHORTEST_GRACE), look)
 
     def _hurry(self, run: Run) -> None:
         """Wait no longer for what was submitted, nor for workers that are still being started."""

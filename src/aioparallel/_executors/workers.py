@@ -7,6 +7,8 @@ and by a few milliseconds where an answer waited in the outbox; who needs it exa
 
 from __future__ import annotations
 
+import logging
+import math
 import pickle
 import time
 from itertools import islice
@@ -16,12 +18,15 @@ from .._child import chunks, wire
 from .._child.wire import ANSWER, CALL
 from .._model.call import Call, Ending, Phase, Stop
 from .._model.errors import WorkerLostError
+from .._policy.seats import Standing
 from .._policy.steps import Halt, Place, Retire, WorkerEnd
 from .._workers import logs
 from .._workers.returning import cannot_be_rebuilt, unpack_failure
 from .._workers.station import Carrier, Gone
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .pool import Run
     from .processes import ProcessPool
 
@@ -36,6 +41,10 @@ MAX_LESSON = 1 << 16
 """No larger function is sent to a worker of which it is not certain that it will be asked for it (bytes)."""
 MAX_KNOWN = 1000
 """So many functions a worker keeps, before it forgets them all and learns anew what it needs."""
+COMPLAIN_SECONDS = 60.0
+"""It is told no oftener than that a worker could not be started."""
+
+_log = logging.getLogger("aioparallel")
 
 
 class Workers:
@@ -49,12 +58,16 @@ class Workers:
         self._watched: dict[Carrier, int] = {}
         """Workers that hold more than one call, or a chunk, and how often they had answered at the last look."""
         self._looking = False
+        self._complained_at = -math.inf
 
     # Sending calls
 
     def place(self, step: Place) -> None:
         """Send calls to their worker."""
         carrier: Carrier = step.seat.carrier
+        if len(carrier.known) >= MAX_KNOWN and not carrier.seat.pins:
+            carrier.send(wire.FORGET, [b""])
+            carrier.known.clear()
         frame: list[bytes] = []
         first = step.calls[0].seq
         for call in step.calls:
@@ -80,9 +93,6 @@ class Workers:
             self._watch(carrier)
 
     def _teach(self, carrier: Carrier, function: Any) -> None:
-        if len(carrier.known) >= MAX_KNOWN and not carrier.seat.pins and self._threads == 1:
-            carrier.send(wire.FORGET, [b""])
-            carrier.known.clear()
         carrier.send(wire.FUNCTIONS, [_lesson(function)])
         carrier.known.add(function.number)
 
@@ -207,6 +217,13 @@ class Workers:
         self.pool._pump(self.run)
         self.run.quiet.set()  # there may be room in the queue
 
+    def worker_late(self, carrier: Carrier, stack: str) -> None:
+        """A worker still takes no calls; this is where it is in Python, as far as that can be seen."""
+        age = time.time() - carrier.asked_at
+        theirs = [line for line in stack.splitlines() if "<frozen importlib" not in line]
+        told = "\n".join([_stage(carrier), *theirs])
+        _log.warning("%s (pid %s) takes no calls yet, %.0f s after its start: %s", carrier, carrier.pid, age, told)
+
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:
         """Answers have come."""
         carrier.answered += 1
@@ -252,6 +269,8 @@ class Workers:
             error.ended = ended.get(call.seq) if call is not None else None
             return error
 
+        if carrier.seat.standing is Standing.STARTING:
+            self._complain(carrier, lost)
         deaths = self.run.ledger.counts.deaths
         ran = next((carrier.seat.held[number] for number in running if number in carrier.seat.held), None)
         steps = self.run.ledger.gone(carrier.seat, running, lost, time.time())
@@ -260,6 +279,14 @@ class Workers:
             self.pool._observers.process_ended(carrier, gone, ran, asked=asked)
         self.pool._carry_out(self.run, steps)
         self.pool._pump(self.run)
+
+    def _complain(self, carrier: Carrier, lost: Callable[[None], WorkerLostError]) -> None:
+        """A worker could not be started. Where others can, no call and no start will ever tell."""
+        now = time.monotonic()
+        wanted = carrier.seat.site.is_open and not self.run.closing
+        if wanted and self.run.ledger.any_ready and now - self._complained_at > COMPLAIN_SECONDS:
+            self._complained_at = now
+            _log.warning("%s: a worker cannot be started; it is tried again. %s", self.pool.name, lost(None))
 
     def _recover(self, carrier: Carrier, number: int) -> Any:
         """What the items of a chunk returned before the one that the worker died in."""
@@ -356,6 +383,15 @@ class Workers:
         carrier.station.bid_farewell(carrier, politely=True)
 
 
+def _stage(carrier: Carrier) -> str:
+    """How far the start of a worker has come."""
+    if carrier.pid is None:
+        return "its process has not been made"
+    if carrier.link is None:
+        return "it has not connected"
+    return "it imports what is to be preloaded, or is in its initializer"
+
+
 def _lesson(function: Any) -> bytes:
     name = function.name.encode()
     lesson: bytes = wire.FUNCTION.pack(function.number, len(name)) + name + function.packed
@@ -401,4 +437,5 @@ def lost_error(carrier: Carrier, gone: Gone, call: Call | None) -> WorkerLostErr
         error.__cause__ = carrier.station.lost_because
     if call is None and carrier.start_failure:
         error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
+        error.signal = None  # if it had to be killed for that, it was by us
     return error

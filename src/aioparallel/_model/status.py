@@ -45,6 +45,7 @@ class WorkerStatus:
         ended: Calls that it has ended.
         memory: What its process holds, in bytes: now, or on a host when that said so last; ``None`` where that cannot
             be seen, or has not been said yet.
+        starting_since: When it was asked for (``time.time``), while it takes no calls yet.
     """
 
     name: str
@@ -57,6 +58,7 @@ class WorkerStatus:
     waiting: int = 0
     ended: int = 0
     memory: int | None = None
+    starting_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _worker_lines(
         shown = sorted(found, key=lambda row: -row.age)[:rows]
     for row in shown:
         is_slow = row.age > slow
-        text = _row(row, tally.by_worker.get(row.worker.name) or Record(), elapsed, is_slow)
+        text = _row(row, tally.by_worker.get(row.worker.name) or Record(), elapsed, is_slow, now)
         style = "warn" if is_slow or row.worker.state == "starting" else "" if row.call is not None else "dim"
         yield Line(text, style)
     rest = [row for row in found if row not in shown] if len(found) > rows else []
@@ -134,13 +134,15 @@ def _calls(worker: WorkerStatus, now: float) -> list[tuple[RunningCall | None, f
     return [(call, max(0.0, now - call.begun_at)) for call in worker.running] or [(None, -1.0)]
 
 
-def _row(row: _Row, record: Record, elapsed: float, is_slow: bool) -> str:
+def _row(row: _Row, record: Record, elapsed: float, is_slow: bool, now: float) -> str:
     worker, call = row.worker, row.call
     state = worker.state if worker.state != "ready" else "idle" if call is None else "running"
     if call is not None and call.stopping:
         state = "stopping"
     name = "" if call is None else call.name + (f" (attempt {call.attempt})" if call.attempt > 1 else "")
     age = "" if call is None else seconds(row.age) + (" slow" if is_slow else "")
+    if worker.starting_since is not None:
+        age = seconds(max(0.0, now - worker.starting_since))
     busy = record.busy + max(0.0, row.age)
     return _columns(
         (

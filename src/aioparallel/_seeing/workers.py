@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._model.call import Call
 from .._model.status import RunningCall, WorkerStatus
+from .._policy.seats import Standing
 
 if TYPE_CHECKING:
     from .._executors.pool import Executor
@@ -50,6 +51,7 @@ def _status(seat: Seat, running: list[RunningCall]) -> WorkerStatus:
         running=tuple(sorted(running, key=lambda call: call.begun_at)),
         waiting=len(seat.held) - len(running),
         ended=seat.ended,
+        starting_since=getattr(seat.carrier, "asked_at", None) if seat.standing is Standing.STARTING else None,
         memory=memory_of(pid) if seat.site.name is None else getattr(seat.carrier, "memory", None),
     )
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import anyio
 
 from .. import _child
-from .._child import messages, mux
+from .._child import descriptors, messages, mux
 from .._model.errors import WorkerStartError
 
 __all__ = ["Agent", "Channel", "Ear", "Pipe"]
@@ -185,7 +185,8 @@ class Pipe(asyncio.SubprocessProtocol):
         try:
             await loop.subprocess_exec(lambda: self, *_command(), stderr=None, start_new_session=True)
         except OSError as error:
-            raise WorkerStartError(f"cannot start the host agent with {sys.executable!r}: {error}") from error
+            advice = f". {descriptors.advice('This process')}" if descriptors.are_used_up(error) else ""
+            raise WorkerStartError(f"cannot start the host agent with {sys.executable!r}: {error}{advice}") from error
         if not await self._agent.open(folder=folder, lease=None, **options):
             raise WorkerStartError(
                 f"the host agent ended, or did not answer within {START_SECONDS:.0f} s; "

@@ -10,11 +10,12 @@ import asyncio
 import os
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from .._child import wire
+from .._child import descriptors, wire
 from .._child.wire import FRAME
 from .frames import Frames, OnFrame
 
@@ -25,6 +26,8 @@ TURN = 4 * 1024 * 1024
 PARTS = 64
 """So many are given to the kernel at once."""
 TOKEN = 32
+FULL_SECONDS = 2.0
+"""So long a worker may wait for a descriptor."""
 COPIED = 65536
 """Bytes up to which a frame is copied behind its header, because that is cheaper than sending two parts."""
 
@@ -174,32 +177,71 @@ class Link:
 
 
 class Listener:
-    """Where workers connect: a Unix socket in the pool's private folder."""
+    """Where workers connect: a Unix socket in the pool's private folder.
+
+    Args:
+        loop: The loop that watches it.
+        path: Of the socket, which is made.
+        on_token: For each :class:`Link`.
+        on_full: Told, from time to time, that for long no connection could be taken, as there is no descriptor left.
+
+    Raises:
+        OSError: There is none for the socket itself, or no room for it.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         path: str,
         on_token: Callable[[bytes, Link], OnFrame | None],
+        on_full: Callable[[OSError], None],
     ) -> None:
         self.path = path
         self._loop = loop
         self._on_token = on_token
+        self._on_full = on_full
+        self._full_since = 0.0
+        self._failures = 0
+        """How often in a row there was no descriptor."""
+        self._timer: asyncio.TimerHandle | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(path)
-        os.chmod(path, 0o600)
+        try:
+            self._socket.bind(path)
+            os.chmod(path, 0o600)
+        except OSError:
+            self._socket.close()
+            raise
         self._socket.listen(512)
         self._socket.setblocking(False)
-        loop.add_reader(self._socket.fileno(), self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Take no further connections."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
 
     def _accept(self) -> None:
         try:
             connection, _ = self._socket.accept()
-        except OSError:
+        except OSError as error:
+            if descriptors.are_used_up(error):
+                self._pause(error)
             return
+        self._failures = 0
         Link(self._loop, connection, self._on_token)
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _pause(self, error: OSError) -> None:
+        """Whoever waits at the door goes on waiting there; look again in a while."""
+        now = time.monotonic()
+        if not self._failures:
+            self._full_since = now
+        self._failures += 1
+        self._loop.remove_reader(self._socket.fileno())
+        self._timer = self._loop.call_later(descriptors.pause(self._failures), self._listen)
+        if now - self._full_since >= FULL_SECONDS:
+            self._on_full(error)

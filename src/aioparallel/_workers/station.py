@@ -5,6 +5,9 @@ The life of a worker here::
     forked --HELLO--> set up --READY--> takes calls --BYE or kill or its own--> gone
        `-----------------`--UNREADY-------------------------------------------->'
 
+Nothing ends a worker that takes long to be set up, for who knows how long its imports and its initializer may take:
+but its owner is told of it, again and again, and where in Python it is.
+
 A worker is gone, and its owner is told so once, when two things have arrived in whatever order: the agent's word on
 how its process ended, and the end of its link, up to which everything that it sent has been read. A link that does not
 end soon after its process has (somebody else holds it) is read as far as there is something, and closed; a process
@@ -21,9 +24,10 @@ import time
 from abc import ABC, abstractmethod
 from asyncio import AbstractEventLoop, TimerHandle
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
-from .._child import wire
+from .._child import descriptors, wire
 from .._child.folders import private_folder, remove_folder
 from .._child.page import MAX_THREADS, Notes, Page
 from .._model.errors import WorkerStartError
@@ -36,6 +40,8 @@ from .output import Output
 __all__ = ["Carrier", "Gone", "LocalStation", "Owner", "RemoteStation", "Station"]
 
 EOF_SECONDS = 1.0
+LATE_SECONDS = 30.0
+"""A worker is late that takes no calls so long after it was asked for."""
 BEATS = 5
 """So many times in the time of a lease each side says that it lives."""
 
@@ -89,6 +95,8 @@ class Carrier:
     Attributes:
         seat: The ledger's, which the station never looks at.
         known: Numbers of the functions that it was taught.
+        asked_at: When it was asked for (``time.time``).
+        is_ready: Whether it has come to take calls.
         memory: What it held, in bytes, when the agent of its host said so last; of workers here nobody says.
         lesson: A function that it loads before it takes calls, as it is likely to be asked for it.
         fronts: The calls that it can be in, and since when, by their numbers (``time.time``).
@@ -115,6 +123,8 @@ class Carrier:
         self.link_lost = False
         self.finished = False
         self.start_failure = ""
+        self.asked_at = time.time()
+        self.is_ready = False
         self.timers: list[TimerHandle] = []
         self.known: set[int] = set()
         self.fronts: dict[int, float] = {}
@@ -137,6 +147,9 @@ class Owner(Protocol):
 
     def worker_ready(self, carrier: Carrier) -> None:
         """A worker has started, and takes calls."""
+
+    def worker_late(self, carrier: Carrier, stack: str) -> None:
+        """A worker still takes no calls; this is where it is in Python, as far as that can be seen."""
 
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:
         """Answers have come."""
@@ -196,6 +209,7 @@ class Station(ABC):
         self._expect(carrier)
         packed = "\0".join(f"{name}={value}" for name, value in env.items())
         self.say(op="fork", serial=carrier.serial, index=index, token=carrier.token.hex(), env=packed)
+        self._later(carrier, LATE_SECONDS, self._look_at_start)
         return carrier
 
     def say(self, **message: Any) -> None:
@@ -246,12 +260,22 @@ class Station(ABC):
     def kill_from_here(self, carrier: Carrier) -> None:
         """Kill a worker's processes without the agent, if that can be done."""
 
+    def _look_at_start(self, carrier: Carrier) -> None:
+        """It should take calls by now: have it told where it is, and look again when it has taken twice as long."""
+        if carrier.is_ready or carrier.gone is not None:
+            return
+        if carrier.pid is None:
+            self._owner.worker_late(carrier, "")
+        else:
+            self.say(op="stack", serial=carrier.serial)
+        self._later(carrier, time.time() - carrier.asked_at, self._look_at_start)
+
     def _insist(self, carrier: Carrier) -> None:
         if not carrier.finished and carrier.gone is None:
             self.kill(carrier)
 
     def _later(self, carrier: Carrier, seconds: float, fn: Callable[[Carrier], None]) -> None:
-        """Look after a worker's end in a while, unless it has come by then."""
+        """Look after a worker in a while, unless it is gone by then."""
         carrier.timers.append(self.loop.call_later(seconds, fn, carrier))
 
     # What is heard
@@ -263,6 +287,9 @@ class Station(ABC):
             return
         if message["ev"] == "forked":
             carrier.pid = message["pid"]
+        elif message["ev"] == "stack":
+            if not carrier.is_ready:
+                self._owner.worker_late(carrier, message["stack"])
         elif message["ev"] == "split":
             self._owner.worker_split(carrier, message["call"], message["item"])
         elif message["ev"] == "spared":
@@ -297,6 +324,7 @@ class Station(ABC):
                 carrier.send(wire.FUNCTIONS, [carrier.lesson])
             carrier.send(wire.SETUP, [self._setup])
         elif kind == wire.READY:
+            carrier.is_ready = True
             self._owner.worker_ready(carrier)
         elif kind == wire.LOG:
             self._owner.worker_logged(carrier, body)
@@ -356,7 +384,12 @@ class LocalStation(Station):
         self.folder = _new_folder()
         self._former: list[str] = []
         """Folders that were tidied away, perhaps not wholly: pages and constants that are left there are in use."""
-        self._listener = self._listen()
+        try:
+            self._listener = self._listen()
+        except OSError as error:
+            with suppress(OSError):  # if it cannot be removed now, the next pool does it
+                remove_folder(self.folder)
+            raise WorkerStartError(f"workers cannot connect to this process: {_told(error)}") from error
 
     def fork(self, seat: Any, index: int, name: str, env: dict[str, str]) -> Carrier:
         """Have a worker forked."""
@@ -379,7 +412,7 @@ class LocalStation(Station):
         self.say(op="move", folder=self.folder)
 
     def _listen(self) -> Listener:
-        return Listener(self.loop, os.path.join(self.folder, "s"), self._on_token)
+        return Listener(self.loop, os.path.join(self.folder, "s"), self._on_token, self._refuse_all)
 
     def _expect(self, carrier: Carrier) -> None:
         self._by_token[carrier.token] = carrier
@@ -391,6 +424,12 @@ class LocalStation(Station):
         carrier.link = link
         link.on_lost = lambda: self._on_link_lost(carrier)
         return lambda kind, body: self._on_frame(carrier, kind, body)
+
+    def _refuse_all(self, error: OSError) -> None:
+        """Workers cannot connect: better there are none than some that wait for ever."""
+        for carrier in self._by_token.values():
+            carrier.start_failure = f"it cannot connect to this process: {_told(error)}"
+            self.kill(carrier)
 
     def kill_from_here(self, carrier: Carrier) -> None:
         try:
@@ -425,7 +464,12 @@ def _new_folder() -> str:
     try:
         return private_folder()
     except OSError as error:
-        raise WorkerStartError(f"there is no place for the pool's sockets: {error}") from error
+        raise WorkerStartError(f"there is no place for the pool's sockets: {_told(error)}") from error
+
+
+def _told(error: OSError) -> str:
+    """What went wrong, and what to do about it if that is known."""
+    return f"{error}. {descriptors.advice('This process')}" if descriptors.are_used_up(error) else str(error)
 
 
 class RemoteStation(Station):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aioparallel._child import messages, mux, tree, wire
+from aioparallel._child import messages, mux, page, tree, wire
+from aioparallel._child.agent import OWN_DESCRIPTORS
 from aioparallel._child.carrying import CREDIT, TELL
 from aioparallel._workers.agents import BOOT
 from tests.tools import is_alive, wait_for
@@ -101,6 +105,39 @@ def test_forks_that_fail(host: Host) -> None:
     os.rename(host.folder + "-away", host.folder)
     first.call(1, jobs.echo)
     assert first.answer().value == ()
+
+
+@linux
+@pytest.mark.parametrize("limit", [resource.RLIMIT_AS, resource.RLIMIT_NOFILE])
+def test_forks_for_which_there_is_no_room(host: Host, limit: int) -> None:
+    """A worker for which the agent has no memory, or no file descriptors, leaves no process, descriptor or file."""
+    first = host.fork(1)
+    before = files_of(host.pid)
+    limits = resource.prlimit(host.pid, limit)
+    room = page.SIZE - 50_000 if limit == resource.RLIMIT_AS else 3
+    used = size_of(host.pid) if limit == resource.RLIMIT_AS else len(before)
+    resource.prlimit(host.pid, limit, (used + room, limits[1]))
+    host.say(op="fork", serial=2, index=1, token="00" * 32, env="")
+    assert host.event("gone", serial=2)["pid"] is None
+    resource.prlimit(host.pid, limit, limits)
+    assert children_of(host.pid) == [first.pid]
+    assert files_of(host.pid) == before
+    assert sorted(os.listdir(host.folder)) == ["p1", "p1.stack", "s"]
+    second = host.fork(2)
+    second.call(1, jobs.echo)
+    assert second.answer().value == ()
+
+
+def files_of(pid: int) -> list[str]:
+    return sorted(os.listdir(f"/proc/{pid}/fd"))
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def size_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def test_executors_that_do_not_listen(host: Host) -> None:
@@ -307,6 +344,21 @@ def test_stacks(host: Host, job: Callable[[], None]) -> None:
     assert "worker.py" not in stack
 
 
+def test_stacks_of_those_that_go_on(host: Host) -> None:
+    """Where a worker is can be asked at any time, and does it no harm; of one that is gone there is nothing to tell."""
+    worker = host.fork()
+    worker.call(1, jobs.sleep)
+    host.written(1, 1, b"begun")
+    host.say(op="stack", serial=1)
+    assert "in sleep" in host.event("stack", serial=1)["stack"]
+    assert is_alive(worker.pid)
+    host.halt(worker, 1)
+    host.event("gone", serial=1)
+    host.say(op="stack", serial=1)
+    assert host.fork(2).pid
+    assert not host.events
+
+
 # Output
 
 
@@ -455,6 +507,44 @@ def test_links_are_carried(away: Host) -> None:
     two.call(1, jobs.echo, "two")
     assert one.answer().value == ("one",)
     assert two.answer().value == ("two",)
+
+
+@linux
+def test_too_few_descriptors(away: Host) -> None:
+    """An agent starts only as many workers as it has descriptors for, says so of others, and what to do about it."""
+    limits = resource.prlimit(away.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(away.pid, resource.RLIMIT_NOFILE, (OWN_DESCRIPTORS + 2 * 4, limits[1]))
+    first = away.fork(1)
+    away.fork(2)
+    for serial in (3, 4):
+        away.say(op="fork", serial=serial, index=2, token="00" * 32, env="")
+        assert away.event("gone", serial=serial)["pid"] is None
+        told = f"Too many open files. It may have {OWN_DESCRIPTORS + 8} files open, and needs some for each worker: "
+        assert told + "raise `ulimit -n`, or use fewer workers.\n" in away.output[serial, 2].decode()
+    away.kill(first)
+    away.event("gone", serial=1)
+    last = away.fork(5)
+    last.call(1, jobs.echo)
+    assert last.answer().value == ()
+
+
+@linux
+def test_descriptors_that_become_free(away: Host) -> None:
+    """A connection for which the agent has no descriptor is taken when it has one again."""
+    files = [f"/proc/{away.pid}/fd/{name}" for name in files_of(away.pid)]
+    (folder,) = {os.path.dirname(path) for path in map(os.readlink, files) if path.endswith("/lock")}
+    limits = resource.prlimit(away.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(away.pid, resource.RLIMIT_NOFILE, (len(files), limits[1]))
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.settimeout(SECONDS)
+        stranger.connect(f"{folder}/s")
+        stranger.sendall(bytes(32))
+        for number in (1, 2):  # by the second answer it has been at its door
+            away.say(op="beat", number=number)
+            away.event("beat", number=number)
+        assert files_of(away.pid) == [os.path.basename(file) for file in files]
+        resource.prlimit(away.pid, resource.RLIMIT_NOFILE, limits)
+        assert stranger.recv(1) == b"", "nobody knows it, so it is sent away"
 
 
 def test_large_things_are_carried(away: Host) -> None:

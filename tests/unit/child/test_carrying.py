@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aioparallel._child.carrying import TELL, TOKEN, Carried, Dock
+from aioparallel._child.descriptors import LONGEST_PAUSE
 from aioparallel._child.polling import Poll
-from tests.tools import wait_for
+from tests.tools import no_descriptors, wait_for
 
 
 class Agent:
@@ -23,6 +26,10 @@ class Agent:
         self.workers: list[tuple[str, int]] = []
         self.received = bytearray()
         self.taken: list[int] = []
+        self.full = 0
+
+    def on_full(self) -> None:
+        self.full += 1
 
     def go_on(self) -> bool:
         self.poll.wait(1)
@@ -38,14 +45,20 @@ def agent() -> Agent:
 
 
 @pytest.fixture
-def dock(agent: Agent, tmp_path: Path) -> Iterator[Path]:
-    """The socket that workers connect to."""
-    path = tmp_path / "dock"
-    dock = Dock(agent.poll, str(path), lambda token, descriptor: agent.workers.append((token, descriptor)))
-    yield path
+def open_dock(agent: Agent, tmp_path: Path) -> Iterator[Dock]:
+    """Where workers connect to."""
+    path = str(tmp_path / "dock")
+    dock = Dock(agent.poll, path, lambda token, descriptor: agent.workers.append((token, descriptor)), agent.on_full)
+    yield dock
     for _, descriptor in agent.workers:
         os.close(descriptor)
     dock._socket.close()
+
+
+@pytest.fixture
+def dock(open_dock: Dock, tmp_path: Path) -> Path:
+    """The path of its socket."""
+    return tmp_path / "dock"
 
 
 @pytest.fixture
@@ -84,6 +97,24 @@ def test_who_says_nothing_is_told_so(agent: Agent, dock: Path) -> None:
         worker.connect(str(dock))
     wait_for(lambda: agent.go_on() or agent.workers)
     assert agent.workers[0][0] == ""
+
+
+def test_no_more_descriptors(agent: Agent, open_dock: Dock, dock: Path) -> None:
+    """An agent without a free descriptor does not look for connections all the time, but less and less often."""
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.connect(str(dock))
+        worker.sendall(bytes(TOKEN))
+        with no_descriptors():
+            pauses = []
+            for failures in range(1, 4):
+                agent.poll.wait(0)
+                assert agent.full == failures
+                assert agent.poll._poll.poll(0) == [], "it is not looked at until the pause is over"
+                pauses.append(open_dock.next_look - time.monotonic())
+                open_dock.look(open_dock.next_look)
+            assert 0 < pauses[0] < pauses[1] < pauses[2] < LONGEST_PAUSE
+        wait_for(lambda: agent.go_on() or agent.workers)
+    assert open_dock.next_look == math.inf
 
 
 # Carrying

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import select
 import socket
 import threading
@@ -31,7 +30,7 @@ from aioparallel._child.questions import (
     Responder,
     socket_path,
 )
-from tests.tools import PATIENCE
+from tests.tools import PATIENCE, no_descriptors
 
 SECONDS = 20.0
 NUMPY = {"kind": INSTALLED, "requirement": "numpy==2"}
@@ -376,24 +375,12 @@ def test_questions_in_parts(desk: Desk) -> None:
 
 def test_no_more_descriptors(desk: Desk) -> None:
     """An agent that may open no more files does not spin, and answers when it may again."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     first = desk.connect()
     desk.turn(lambda: desk.responder._unread)
     second = desk.connect()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), limits[1]))
-    held = []
-    try:
-        while True:
-            held.append(os.dup(0))
-    except OSError:
-        pass
-    try:
+    with no_descriptors():
         desk.turn(lambda: desk.responder._full)
         assert desk.poll._poll.poll(0) == []
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        for descriptor in held:
-            os.close(descriptor)
     first.close()
     desk.turn(lambda: not desk.responder._full)
     second.sendall(QUESTION.pack(1, 0, 1) + b"m")

@@ -396,7 +396,7 @@ def test_unknown_functions(peer: Peer) -> None:
     assert peer.answer().ending == OK
     peer.send(wire.FORGET)
     peer.send(wire.CALLS, peer.record(2, function))
-    assert "KeyError" in str(peer.answer().value)
+    assert "it was not taught" in str(peer.answer().value)
 
 
 # Coroutines, streams, threads
@@ -441,6 +441,22 @@ def test_threads(peer: Peer) -> None:
     assert 1 in peer.page.all_running(2)
     gates["go_on"].set()
     assert peer.answer().number == 1
+
+
+def test_threads_forget(peer: Peer) -> None:
+    """Calls that wait for a thread keep their functions when the worker is told to forget all that it was taught."""
+    peer.worker._start_threads(1)
+    peer.call(1, hold)
+    assert gates["begun"].wait(SECONDS)
+    waits = peer.teach(echo)
+    peer.send(wire.CALLS, peer.record(2, waits, "loaded late"))
+    peer.send(wire.FORGET)
+    peer.send(wire.CALLS, peer.record(3, waits))
+    wait_for(lambda: peer.worker._queue.qsize() == 2)
+    assert not peer.worker.functions
+    gates["go_on"].set()
+    assert [peer.answer().value for _ in range(2)] == [None, (("loaded late",), {})]
+    assert "it was not taught" in str(peer.answer().value)
 
 
 def test_threads_keep_arrays(peer: Peer) -> None:

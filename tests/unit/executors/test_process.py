@@ -6,9 +6,10 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,6 +24,7 @@ from aioparallel import (
     wait_all,
 )
 from aioparallel._child.cpus import available_cpus
+from aioparallel._executors import workers
 from aioparallel._executors.environment import BLAS_VARIABLES
 from tests.tools import Gate, hold, is_alive, until
 
@@ -92,6 +94,34 @@ async def test_generators_need_workers_that_stay() -> None:
 
 
 # What workers find
+
+
+class Weight:
+    """Something that a function holds, of which workers count what they have."""
+
+    held: ClassVar[weakref.WeakSet[Weight]] = weakref.WeakSet()
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__dict__.update(state)
+        self.held.add(self)
+
+
+def weighing(number: int) -> Callable[[], int]:
+    weight = Weight(number)
+    return lambda: len(weight.held)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+async def test_functions_are_forgotten(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker does not keep every function that it has ever been sent, whether it runs one call at a time or more."""
+    monkeypatch.setattr(workers, "MAX_KNOWN", 5)
+    async with ProcessExecutor(1, threads_per_worker=threads) as pool:
+        one_by_one = [await pool.submit(weighing(n)) for n in range(30)]
+        at_once = await wait_all([pool.submit(weighing(n)) for n in range(30, 60)])
+    assert max(one_by_one + at_once) <= 5 + 2 * threads
 
 
 def variables(*names: str) -> list[str | None]:

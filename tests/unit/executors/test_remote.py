@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from aioparallel import Host, HostError, PicklingError, RemoteExecutor, RoundRob
 from aioparallel._child.boot import boot_id
 from aioparallel._model.hosts import Hello
 from aioparallel.testing import SshHost, ssh_host, ssh_hosts
-from tests.tools import until
+from tests.tools import Log, is_alive, until
 
 
 @pytest.fixture
@@ -132,6 +134,23 @@ async def test_an_environment_that_cannot_be_made(host: SshHost) -> None:
 
     with pytest.raises(WorkerStartError, match="there is no GPU"):
         await RemoteExecutor([host], env=env).start()
+
+
+async def test_an_initializer_that_hangs(host: SshHost, tmp_path: Path) -> None:
+    """A start that hangs in an initializer can be cancelled, which ends the workers without waiting for them."""
+
+    log = Log(str(tmp_path / "log"))
+
+    def hang() -> None:
+        log.write(os.getpid())
+        time.sleep(1000)
+
+    starting = asyncio.ensure_future(RemoteExecutor([host], initializer=hang, grace=1000).start())
+    await until(lambda: len(log.lines) == 2)
+    starting.cancel()
+    await asyncio.wait([starting], timeout=20)
+    assert starting.cancelled()
+    await until(lambda: not any(is_alive(int(pid)) for pid in log.lines))
 
 
 async def test_an_initializer_that_fails_or_cannot_travel(host: SshHost) -> None:

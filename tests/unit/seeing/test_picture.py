@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
@@ -48,6 +49,21 @@ async def test_what_runs_and_since_when(tmp_path: object) -> None:
         assert [line.style for line in lines if " idle " in line.text] == ["dim"]
         assert "queued 0 · running 1 · done 0" in lines[0].text
         gate.open()
+
+
+async def test_what_is_starting_and_since_when(tmp_path: object) -> None:
+    """A worker that takes no calls yet is shown as starting, with the time that it has taken for that."""
+    gate = Gate(f"{tmp_path}/gate")
+    pool = ProcessExecutor(1, name="cpu", initializer=lambda: hold(gate))
+    starting = asyncio.ensure_future(pool.start())
+    await until(lambda: gate.entered)
+    (line,) = [line for line in shot(pool, Tally(), elapsed=0.0, ahead=65.0) if " starting " in line.text]
+    assert line.text.split()[:3] == ["cpu-0", str(gate.entered[0]), "starting"]
+    assert " 1 min " in line.text
+    gate.open()
+    await starting
+    assert " starting " not in texts(shot(pool, Tally()))
+    await pool.aclose()
 
 
 async def test_what_is_slow(tmp_path: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -16,9 +17,10 @@ import pytest
 
 from aioparallel._child import wire
 from aioparallel._child.wire import FRAME
+from aioparallel._workers import link
 from aioparallel._workers.frames import RECEIVE
 from aioparallel._workers.link import PARTS, TOKEN, Link, Listener
-from tests.tools import until
+from tests.tools import no_descriptors, until
 
 SECRET = b"s" * TOKEN
 
@@ -290,6 +292,10 @@ async def test_receivers_that_fail(known: Ends) -> None:
 # Listening
 
 
+def unexpected(error: OSError) -> None:
+    raise error
+
+
 async def test_listener() -> None:
     """Workers connect at a socket that only this user can reach."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
@@ -301,7 +307,7 @@ async def test_listener() -> None:
             links.append(link)
             return lambda kind, body: frames.append((kind, bytes(body)))
 
-        listener = Listener(asyncio.get_running_loop(), path, on_token)
+        listener = Listener(asyncio.get_running_loop(), path, on_token, on_full=unexpected)
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
         workers = [socket.socket(socket.AF_UNIX) for _ in range(5)]
         for number, worker in enumerate(workers):
@@ -316,3 +322,24 @@ async def test_listener() -> None:
             link.close()
             worker.close()
         assert Path(path).exists(), "whoever made the folder removes it"
+
+
+async def test_listening_without_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a free descriptor the loop is not kept busy, it is told after a while, and a worker that waits gets in."""
+    monkeypatch.setattr(link, "FULL_SECONDS", 0.05)
+    loop = asyncio.get_running_loop()
+    told: list[OSError] = []
+    links: list[Link] = []
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder, socket.socket(socket.AF_UNIX) as worker:
+        listener = Listener(loop, f"{folder}/s", lambda token, link: links.append(link), told.append)
+        worker.connect(listener.path)
+        worker.sendall(SECRET)
+        with no_descriptors():
+            await until(lambda: listener._failures == 2)
+            assert not told
+            assert not loop.remove_reader(listener._socket.fileno()), "it is not looked at until the pause is over"
+            await until(lambda: told)
+            assert told[0].errno == errno.EMFILE
+        await until(lambda: links)
+        assert not listener._failures
+        listener.close()

@@ -10,6 +10,7 @@ import pytest
 
 from aioparallel._child import messages, mux, wire
 from aioparallel._child.carrying import CREDIT
+from aioparallel._workers import station
 from aioparallel._workers.agents import Agent, Part
 from aioparallel._workers.station import Carrier, Gone, RemoteStation
 from tests.tools import until
@@ -51,6 +52,9 @@ class Owner:
 
     def worker_ready(self, carrier: Carrier) -> None:
         self.told.append("ready")
+
+    def worker_late(self, carrier: Carrier, stack: str) -> None:
+        self.told.append(f"late {stack!r}")
 
     def worker_answered(self, carrier: Carrier, body: memoryview) -> None:
         self.told.append(f"answered {bytes(body)!r}")
@@ -126,6 +130,26 @@ async def test_the_life_of_a_worker(place: Place) -> None:
     assert place.owner.told == ["ready", "answered b'an answer'", "gone"]
     (end,) = place.owner.gone
     assert (end.signal, end.max_rss, end.running, end.unsent_from) == ("SIGKILL", 5, {9: 1.5}, None)
+
+
+async def test_workers_that_are_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a worker that takes no calls for long it is told where it is, until it takes some."""
+    monkeypatch.setattr(station, "LATE_SECONDS", 0.01)
+    place = Place()
+    await until(lambda: place.owner.told)
+    assert place.owner.told == ["late ''"], "it has no process that could be asked"
+    place.say(ev="forked", serial=place.carrier.serial, pid=77)
+    await until(lambda: place.wire.said[-1]["op"] == "stack")
+    place.say(ev="stack", serial=place.carrier.serial, stack="in its initializer")
+    place.hear(wire.HELLO, b"")
+    place.hear(wire.READY, b"")
+    place.say(ev="stack", serial=place.carrier.serial, stack="taken too late")
+    place.station._look_at_start(place.carrier)
+    assert place.owner.told == ["late ''", "late 'in its initializer'", "ready"]
+    asked = sum(message["op"] == "stack" for message in place.wire.said)
+    place.station._look_at_start(place.carrier)
+    assert sum(message["op"] == "stack" for message in place.wire.said) == asked
+    place.end()
 
 
 async def test_what_workers_say(place: Place) -> None:
