@@ -223,10 +223,10 @@ class Fleet(Workers):
         """Use one more host.
 
         Raises:
-            ValueError: It is there already.
+            ValueError: It is there still.
         """
-        if host in self.members:
-            raise ValueError(f"{host} is a host of {self.pool.name} already")
+        if any(host.name == each.name for each in self.members):
+            raise ValueError(f"{host} is still leaving {self.pool.name}: wait until `remove_host` is through")
         member = self.members[host] = Member(host)
         self._by_site[member.site] = member
         if host.slots is not None:

@@ -156,7 +156,7 @@ class RemoteExecutor(ProcessPool):
             ValueError: It is a host of this executor already.
         """
         (added,) = checked_hosts([host])
-        if added in self._hosts:
+        if any(added.name == each.name for each in self._hosts):
             raise ValueError(f"{added} is a host of {self.name} already")
         if self._fleet is not None:
             self._fleet.add(added)
@@ -314,7 +314,8 @@ def checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
     if isinstance(hosts, (str, Host)):
         raise TypeError(f"hosts={hosts!r}: expected a list of hosts, such as [{hosts!r}]")
     found = [host if isinstance(host, Host) else Host(host) for host in hosts]
-    twice = [host for place, host in enumerate(found) if host in found[:place]]
+    names = [host.name for host in found]  # by which hosts are told, also in errors and in `hosts`
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
     if twice:
         raise ValueError(f"hosts: {twice[0]} is there twice; say with slots= how many calls it runs at a time")
     if not found:

@@ -185,6 +185,8 @@ async def test_removing_is_cancelled(hosts: list[SshHost], gate: Gate) -> None:
         await until(lambda: status_of(pool, first).state == "draining")
         removing.cancel()
         await asyncio.wait([removing])
+        with pytest.raises(ValueError, match="is still leaving"):
+            pool.add_host(first)
         pool.add_host(second)
         await until_up(pool, second)
         assert await pool.submit(os.getpid) != gate.entered[0]
