@@ -249,8 +249,15 @@ class Fleet(Workers):
 
     async def connection_to(self, name: str) -> Any:
         """The connection to a host that is up: for whoever wants to know more of it."""
-        member = next(member for member in self.members.values() if member.host.name == name)
-        return await self._connections.connect(member.host)
+        return await self._connections.connect(self._member(name).host)
+
+    def phase_of(self, name: str) -> str:
+        """How far a host has come: the phase that it is in; ``calls`` once its agent has said hello."""
+        member = self._member(name)
+        return "calls" if member.station is not None else str(self._connections.phase_of(member.host))
+
+    def _member(self, name: str) -> Member:
+        return next(member for member in self.members.values() if member.host.name == name)
 
     @property
     def _group(self) -> Any:
