@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -228,15 +227,15 @@ class RemoteExecutor(ProcessPool):
 
     # Edited modules
 
-    def _prepare(self, call: Call) -> None:
+    def _enqueue(self, run: Run, call: Call) -> None:
+        """Each call comes by here, on the run's thread: one call, a chunk of a map, or what another thread submits."""
         if time.monotonic() - self._looked_at > EDIT_SECONDS:
-            self._look_for_edits()
-        super()._prepare(call)
+            self._look_for_edits(run)
+        super()._enqueue(run, call)
 
-    def _look_for_edits(self) -> None:
+    def _look_for_edits(self, run: Run) -> None:
         """Have workers replaced that have imported what has been edited since."""
-        run, fleet = self._run, self._fleet
-        if run is None or fleet is None or self._looking or threading.get_ident() != run.thread:
+        if self._fleet is None or self._looking:
             return
         if self._look_is_quick:
             began = time.monotonic()

@@ -33,6 +33,7 @@ from aioparallel._workers.ssh import Connection, Connections
 from aioparallel.events import HostLost
 from aioparallel.testing import SshHost, ssh_hosts
 from tests.tools import PATIENCE, Gate, hold, is_alive, until
+from tests.unit.workers.projects import project_at
 
 
 @pytest.fixture
@@ -319,6 +320,28 @@ async def test_a_module_that_cannot_be_described(
         for _ in range(4):
             assert await pool.submit(hold_nothing) is None
         assert [status.losses for status in pool.hosts] == [0, 0]
+
+
+@pytest.mark.parametrize("way", ["call", "chunk", "thread"])
+async def test_edits_are_seen_whatever_comes(
+    way: str, hosts: list[SshHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit is picked up by the next call, be it one, a chunk of a map, or submitted by another thread."""
+    monkeypatch.setattr(remote, "EDIT_SECONDS", 0)
+    monkeypatch.setattr(remote, "QUICK", PATIENCE)
+
+    async def use(fn: Callable[[int], int]) -> int:
+        if way == "chunk":
+            return max(await pool.map(fn, range(4), chunksize=2))
+        return await (pool.submit(fn, 0) if way == "call" else await asyncio.to_thread(pool.submit, fn, 0))
+
+    for project in project_at(tmp_path / "project", monkeypatch):
+        project.write({"dairy.py": "def milk(x): return 1"})
+        milk = importlib.import_module("dairy").milk
+        async with RemoteExecutor(hosts[:1]) as pool:
+            assert await use(milk) == 1
+            project.write({"dairy.py": "def milk(x): return 22"})
+            assert await use(milk) == 22
 
 
 async def test_looking_for_edits_fails(
