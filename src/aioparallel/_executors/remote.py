@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from .._child.boot import boot_id
-from .._model.call import Call
+from .._model.call import Call, Phase
 from .._model.hosts import Hello, Host, SshSettings
 from .._model.options import Backups
 from .._policy.ledger import Ledger
@@ -29,6 +29,11 @@ __all__ = ["RemoteExecutor", "checked_hosts"]
 EDIT_SECONDS = 0.5
 """So often it is looked, while calls come, whether modules were edited."""
 QUICK = 0.005
+"""Seconds that looking may take to be done at once; what takes longer is done in a thread."""
+PAUSE_SECONDS = 1.0
+"""When nobody has looked for so long, somebody may have edited meanwhile, and calls wait until it has been looked."""
+HOLD_SECONDS = 1.0
+"""But no longer than this."""
 
 _log = logging.getLogger("aioparallel")
 
@@ -229,11 +234,16 @@ class RemoteExecutor(ProcessPool):
 
     def _enqueue(self, run: Run, call: Call) -> None:
         """Each call comes by here, on the run's thread: one call, a chunk of a map, or what another thread submits."""
-        if time.monotonic() - self._looked_at > EDIT_SECONDS:
-            self._look_for_edits(run)
-        super()._enqueue(run, call)
+        since = time.monotonic() - self._looked_at
+        if since > EDIT_SECONDS:
+            self._look_for_edits(run, since > PAUSE_SECONDS)
+        if self._holds:
+            run.waiting.add(call)
+            run.held.append(call)
+        else:
+            super()._enqueue(run, call)
 
-    def _look_for_edits(self, run: Run) -> None:
+    def _look_for_edits(self, run: Run, hold: bool) -> None:
         """Have workers replaced that have imported what has been edited since."""
         if self._fleet is None or self._looking:
             return
@@ -244,16 +254,29 @@ class RemoteExecutor(ProcessPool):
             self._looked_at = time.monotonic()
             self._look_is_quick = self._looked_at - began < QUICK
         else:
-            self._looking = True
-            group_of(run).start_soon(self._look_in_thread)
+            self._looking, self._holds = True, hold
+            group_of(run).start_soon(self._look_in_thread, run)
 
-    async def _look_in_thread(self) -> None:
+    async def _look_in_thread(self, run: Run) -> None:
+        patience = run.loop.call_later(HOLD_SECONDS, self._release, run)
         try:
             with self._complaining():
                 self._renew(await self._modules.changed_in_thread())
         finally:
+            patience.cancel()
             self._looked_at = time.monotonic()
             self._looking = False
+            self._release(run)
+
+    def _release(self, run: Run) -> None:
+        """Queue the calls that were held."""
+        self._holds = False
+        held, run.held = run.held, []
+        for call in held:
+            run.waiting.discard(call)
+            if call.phase is Phase.WAITING:
+                super()._enqueue(run, call)
+        run.quiet.set()  # some of them may have been cancelled
 
     @contextmanager
     def _complaining(self) -> Generator[None]:
@@ -272,6 +295,9 @@ class RemoteExecutor(ProcessPool):
 
     _complaint = ""
     """Why that could not be done the last time it failed."""
+
+    _holds = False
+    """Whether calls wait until it has been looked for edits."""
 
     _look_is_quick = True
     """Whether it takes so little time to look for edited modules that it can be done at once."""
