@@ -362,6 +362,9 @@ class Fleet(Workers):
     async def _leave(self, member: Member, station: RemoteStation) -> None:
         """The host is used no more: end its workers, politely where they are idle, and settle what they leave."""
         member.site.is_open = False
+        if station.lost_because is None:
+            why = "it was removed from" if member.leaving else "its pool was closed:"
+            station.lost_because = HostError(f"{member.host}: {why} {self.pool.name}", host=member.host.name)
         if station.agent is not None and not station.agent.ended.is_set():
             for carrier in list(station.carriers.values()):
                 station.bid_farewell(carrier, politely=not carrier.seat.held)
