@@ -234,9 +234,9 @@ class RemoteExecutor(ProcessPool):
 
     def _enqueue(self, run: Run, call: Call) -> None:
         """Each call comes by here, on the run's thread: one call, a chunk of a map, or what another thread submits."""
-        since = time.monotonic() - self._looked_at
-        if since > EDIT_SECONDS:
-            self._look_for_edits(run, since > PAUSE_SECONDS)
+        since, has_grown = time.monotonic() - self._looked_at, self._modules.has_grown
+        if since > EDIT_SECONDS or has_grown:
+            self._look_for_edits(run, since > PAUSE_SECONDS or has_grown)
         if self._holds:
             run.waiting.add(call)
             run.held.append(call)

@@ -349,6 +349,17 @@ async def test_edits_are_seen_whatever_comes(
             assert await use(milk) == 22
 
 
+async def test_a_module_that_grows(hosts: list[SshHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a package that was written a moment ago is there for the call that uses it, however often is looked."""
+    monkeypatch.setattr(remote, "EDIT_SECONDS", PATIENCE)
+    for project in project_at(tmp_path / "project", monkeypatch):
+        project.write({"dairy/__init__.py": "", "dairy/cow.py": "def milk(): return 1"})
+        async with RemoteExecutor(hosts[:1]) as pool:
+            assert await pool.submit(importlib.import_module("dairy.cow").milk) == 1
+            project.write({"dairy/goat.py": "def milk(): return 22"})
+            assert await pool.submit(importlib.import_module("dairy.goat").milk) == 22
+
+
 @pytest.fixture
 async def looking(
     hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch
