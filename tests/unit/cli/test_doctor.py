@@ -130,15 +130,17 @@ def test_a_login_that_runs_nothing() -> None:
 
 
 def test_hosts_by_name(tmp_path: Path) -> None:
-    """The command takes the names of hosts, or one file that lists them."""
+    """The command takes the names of hosts, and files that list them; each host once."""
     assert doctor._hosts(["me@a:22", "b", "b"]) == [Host("me@a:22"), Host("b")]
     file = tmp_path / "some.toml"
     file.write_text('[[hosts]]\nmachine = "node1"\n')
     assert doctor._hosts([str(file)]) == [Host("node1")]
+    assert doctor._hosts(["a", str(file), str(file), "node1"]) == [Host("a"), Host("node1")]
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"), [(["no such host"], "machine"), (["missing.toml"], "missing.toml"), (["a", "-b"], None)]
+    ("words", "complaint"),
+    [(["no such host"], "machine"), (["a", "missing.toml"], "missing.toml"), (["a", "-b"], None)],
 )
 def test_what_makes_no_sense(
     words: list[str], complaint: str | None, capsys: pytest.CaptureFixture[str], tmp_path: Path
