@@ -27,9 +27,10 @@ def hosts_of(server: sshd.Server, count: int = 1, slots: int = 1) -> list[Any]:
     """So many hosts: each with a login, an agent and workers of its own, although all are this machine."""
     from aioparallel import Host
 
-    name = f"{sshd.username()}@127.0.0.1:{server.port}"
-    options = {"slots": slots, "python": sys.executable, "options": server.options}
-    return [Host(name, weight=1 + number / 1000, **options) for number in range(count)]
+    names = server.folder / "names"
+    names.write_text("Host node*\n  HostName 127.0.0.1\n")
+    options = {"slots": slots, "python": sys.executable, "options": {**server.options, "config": [names]}}
+    return [Host(f"{sshd.username()}@node{number}:{server.port}", **options) for number in range(count)]
 
 
 # Warm calls

@@ -304,8 +304,10 @@ async def test_a_host_is_dropped(sshd: Start, open_pool: Open, gate: Gate) -> No
     pool.add_host(hosts[1])
     await pool.remove_host(hosts[0].name, drain=False)
     assert not is_alive(worker)
-    with pytest.raises(WorkerLostError):
+    with pytest.raises(WorkerLostError, match="was lost while running busy_in_c") as caught:
         await held
+    assert "out-of-memory" not in str(caught.value)
+    assert str(caught.value.__cause__) == f"{hosts[0]}: it was removed from far"
     assert await pool.submit(farjobs.square, 8) == 64
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,14 @@ async def test_one_session(sshd: Start, open_pool: Open) -> None:
     assert await pool.map(farjobs.square, range(100)) == [x * x for x in range(100)]
 
 
-async def test_few_logins_at_a_time(sshd: Start, open_pool: Open) -> None:
+async def test_few_logins_at_a_time(sshd: Start, open_pool: Open, tmp_path: Path) -> None:
     """Many hosts that are one server, which lets in few at a time, all come in."""
     server = sshd("MaxStartups 2:100:2")
-    hosts = [server.host(slots=1, weight=1 + n) for n in range(6)]
+    (tmp_path / "config").write_text("Host node*\n  HostName 127.0.0.1\n")
+    hosts = [
+        replace(server.host(slots=1), machine=f"node{n}", options=server.options(config=[tmp_path / "config"]))
+        for n in range(6)
+    ]
     pool = await open_pool(*hosts)
     await until(lambda: pool.status().workers == 6)
 

@@ -223,10 +223,10 @@ class Fleet(Workers):
         """Use one more host.
 
         Raises:
-            ValueError: It is there already.
+            ValueError: It is there still.
         """
-        if host in self.members:
-            raise ValueError(f"{host} is a host of {self.pool.name} already")
+        if any(host.name == each.name for each in self.members):
+            raise ValueError(f"{host} is still leaving {self.pool.name}: wait until `remove_host` is through")
         member = self.members[host] = Member(host)
         self._by_site[member.site] = member
         if host.slots is not None:
@@ -249,8 +249,15 @@ class Fleet(Workers):
 
     async def connection_to(self, name: str) -> Any:
         """The connection to a host that is up: for whoever wants to know more of it."""
-        member = next(member for member in self.members.values() if member.host.name == name)
-        return await self._connections.connect(member.host)
+        return await self._connections.connect(self._member(name).host)
+
+    def phase_of(self, name: str) -> str:
+        """How far a host has come: the phase that it is in; ``calls`` once its agent has said hello."""
+        member = self._member(name)
+        return "calls" if member.station is not None else str(self._connections.phase_of(member.host))
+
+    def _member(self, name: str) -> Member:
+        return next(member for member in self.members.values() if member.host.name == name)
 
     @property
     def _group(self) -> Any:
@@ -355,6 +362,9 @@ class Fleet(Workers):
     async def _leave(self, member: Member, station: RemoteStation) -> None:
         """The host is used no more: end its workers, politely where they are idle, and settle what they leave."""
         member.site.is_open = False
+        if station.lost_because is None:
+            why = "it was removed from" if member.leaving else "its pool was closed:"
+            station.lost_because = HostError(f"{member.host}: {why} {self.pool.name}", host=member.host.name)
         if station.agent is not None and not station.agent.ended.is_set():
             for carrier in list(station.carriers.values()):
                 # In a hurry, one that is still being set up is not waited for.

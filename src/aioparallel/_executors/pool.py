@@ -91,7 +91,9 @@ class Run:
         self.expected = False
         """Whether this run's thread is going to look at them."""
         self.waiting: set[Call] = set()
-        """Calls that wait for the futures among their arguments, or for their limit."""
+        """Calls that wait for the futures among their arguments, for their limit, or for what is looked at first."""
+        self.held: list[Call] = []
+        """Those of them that are queued as soon as that was looked at, and count as if they were."""
         self.admissions = Admissions()
         self.quiet = asyncio.Event()
         """Set when something ended; whoever waits for room or for the end looks again."""
@@ -542,7 +544,7 @@ class Executor(ABC):
         """Whether one more call may wait."""
         if self.max_pending == math.inf:
             return True
-        return run.pending + run.ledger.placed - run.ledger.running < self.max_pending
+        return run.pending + len(run.held) + run.ledger.placed - run.ledger.running < self.max_pending
 
     def _worker_count(self, ledger: Ledger) -> int:
         return len(ledger.seats)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from .._child.boot import boot_id
-from .._model.call import Call
+from .._model.call import Call, Phase
 from .._model.hosts import Hello, Host, SshSettings
 from .._model.options import Backups
 from .._policy.ledger import Ledger
@@ -30,6 +29,11 @@ __all__ = ["RemoteExecutor", "checked_hosts"]
 EDIT_SECONDS = 0.5
 """So often it is looked, while calls come, whether modules were edited."""
 QUICK = 0.005
+"""Seconds that looking may take to be done at once; what takes longer is done in a thread."""
+PAUSE_SECONDS = 1.0
+"""When nobody has looked for so long, somebody may have edited meanwhile, and calls wait until it has been looked."""
+HOLD_SECONDS = 1.0
+"""But no longer than this."""
 
 _log = logging.getLogger("aioparallel")
 
@@ -156,7 +160,7 @@ class RemoteExecutor(ProcessPool):
             ValueError: It is a host of this executor already.
         """
         (added,) = checked_hosts([host])
-        if added in self._hosts:
+        if any(added.name == each.name for each in self._hosts):
             raise ValueError(f"{added} is a host of {self.name} already")
         if self._fleet is not None:
             self._fleet.add(added)
@@ -228,15 +232,20 @@ class RemoteExecutor(ProcessPool):
 
     # Edited modules
 
-    def _prepare(self, call: Call) -> None:
-        if time.monotonic() - self._looked_at > EDIT_SECONDS:
-            self._look_for_edits()
-        super()._prepare(call)
+    def _enqueue(self, run: Run, call: Call) -> None:
+        """Each call comes by here, on the run's thread: one call, a chunk of a map, or what another thread submits."""
+        since, has_grown = time.monotonic() - self._looked_at, self._modules.has_grown
+        if since > EDIT_SECONDS or has_grown:
+            self._look_for_edits(run, since > PAUSE_SECONDS or has_grown)
+        if self._holds:
+            run.waiting.add(call)
+            run.held.append(call)
+        else:
+            super()._enqueue(run, call)
 
-    def _look_for_edits(self) -> None:
+    def _look_for_edits(self, run: Run, hold: bool) -> None:
         """Have workers replaced that have imported what has been edited since."""
-        run, fleet = self._run, self._fleet
-        if run is None or fleet is None or self._looking or threading.get_ident() != run.thread:
+        if self._fleet is None or self._looking:
             return
         if self._look_is_quick:
             began = time.monotonic()
@@ -245,16 +254,29 @@ class RemoteExecutor(ProcessPool):
             self._looked_at = time.monotonic()
             self._look_is_quick = self._looked_at - began < QUICK
         else:
-            self._looking = True
-            group_of(run).start_soon(self._look_in_thread)
+            self._looking, self._holds = True, hold
+            group_of(run).start_soon(self._look_in_thread, run)
 
-    async def _look_in_thread(self) -> None:
+    async def _look_in_thread(self, run: Run) -> None:
+        patience = run.loop.call_later(HOLD_SECONDS, self._release, run)
         try:
             with self._complaining():
                 self._renew(await self._modules.changed_in_thread())
         finally:
+            patience.cancel()
             self._looked_at = time.monotonic()
             self._looking = False
+            self._release(run)
+
+    def _release(self, run: Run) -> None:
+        """Queue the calls that were held."""
+        self._holds = False
+        held, run.held = run.held, []
+        for call in held:
+            run.waiting.discard(call)
+            if call.phase is Phase.WAITING:
+                super()._enqueue(run, call)
+        run.quiet.set()  # some of them may have been cancelled
 
     @contextmanager
     def _complaining(self) -> Generator[None]:
@@ -273,6 +295,9 @@ class RemoteExecutor(ProcessPool):
 
     _complaint = ""
     """Why that could not be done the last time it failed."""
+
+    _holds = False
+    """Whether calls wait until it has been looked for edits."""
 
     _look_is_quick = True
     """Whether it takes so little time to look for edited modules that it can be done at once."""
@@ -314,7 +339,8 @@ def checked_hosts(hosts: Iterable[Host | str]) -> list[Host]:
     if isinstance(hosts, (str, Host)):
         raise TypeError(f"hosts={hosts!r}: expected a list of hosts, such as [{hosts!r}]")
     found = [host if isinstance(host, Host) else Host(host) for host in hosts]
-    twice = [host for place, host in enumerate(found) if host in found[:place]]
+    names = [host.name for host in found]  # by which hosts are told, also in errors and in `hosts`
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
     if twice:
         raise ValueError(f"hosts: {twice[0]} is there twice; say with slots= how many calls it runs at a time")
     if not found:

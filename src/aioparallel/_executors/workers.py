@@ -419,22 +419,22 @@ def _read_failure(carrier: Carrier, call: Call, packed: Any) -> BaseException:
 
 def lost_error(carrier: Carrier, gone: Gone, call: Call | None) -> WorkerLostError:
     """The error for the call that a worker ran when it ended, or for the end of an idle one."""
+    station = carrier.station
     error = WorkerLostError(
         "",
         call=call.name if call is not None else None,
         worker=carrier.name,
         pid=carrier.pid,
-        host=carrier.station.host,
+        host=station.host,
         exitcode=gone.exitcode,
-        signal=gone.signal,
+        signal=gone.signal if station.lost_because is None else None,  # else it was sent by us, who leave the machine
         running_for=(gone.running or {}).get(call.seq) if call is not None else None,
         max_rss=gone.max_rss,
         out_of_memory=gone.out_of_memory,
         last_output=carrier.output.last,
         stack=gone.stack,
     )
-    if gone.running is None:
-        error.__cause__ = carrier.station.lost_because
+    error.__cause__ = station.lost_because
     if call is None and carrier.start_failure:
         error.args = (f"{carrier.name} could not be set up:\n{carrier.start_failure.rstrip()}",)
         error.signal = None  # if it had to be killed for that, it was by us

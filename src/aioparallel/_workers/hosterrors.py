@@ -61,6 +61,11 @@ class Attempt:
         return self.host.name
 
     @property
+    def phase(self) -> str:
+        """How far it came, as errors have it."""
+        return {"dns": "dns", "login": "auth"}.get(self.step, "connect")
+
+    @property
     def where(self) -> str:
         """The machine and port, and the jump host."""
         if self.route is None:
@@ -109,11 +114,7 @@ def _why(error: BaseException, attempt: Attempt) -> Reason:
     """Anything else: it should not happen, but if it does, it must not get lost."""
     _log.warning("%s: an unexpected error while the connection was made", attempt.name, exc_info=error)
     text = f"unexpected {type(error).__name__} while the connection was made: {error}\nPlease report it."
-    return Reason(_phase(attempt), False, text)
-
-
-def _phase(attempt: Attempt) -> str:
-    return {"dns": "dns", "login": "auth"}.get(attempt.step, "connect")
+    return Reason(attempt.phase, False, text)
 
 
 # Names and networks
@@ -351,7 +352,7 @@ def _(error: Exception, attempt: Attempt) -> Reason:
 
 @_why.register
 def _(error: asyncssh.DisconnectError, attempt: Attempt) -> Reason:
-    return Reason(_phase(attempt), False, f"the server ended the connection: {error}")
+    return Reason(attempt.phase, False, f"the server ended the connection: {error}")
 
 
 @_why.register

@@ -28,6 +28,9 @@ COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|(?:#|//)[^\n]*')
 LAST_COMMA = re.compile(r'("(?:\\.|[^"\\\n])*")|,(?=\s*[]}])')
 """Both also match strings, so that what stands inside of them is left alone."""
 
+JSON_LIST = re.compile(r'\s*\[\s*[{"\]]')
+"""TOML that begins like that lists no hosts."""
+
 EXAMPLE = """\
 [[hosts]]
 machine = "node1"
@@ -66,7 +69,7 @@ def load_hosts(path: str | os.PathLike[str] | None = None) -> list[Host]:
     """
     file = hosts_file() if path is None else Path(path).expanduser()
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # some editors put a mark in front
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: it is not UTF-8 text ({error})") from error
     key, names, entries = _read(file, text)
@@ -85,7 +88,10 @@ def hosts_file() -> Path:
     """
     named = os.environ.get(VARIABLE)
     if named:
-        return Path(named).expanduser()
+        file = Path(named).expanduser()
+        if not file.exists():
+            raise FileNotFoundError(f"there is no file {file}, which ${VARIABLE} names")
+        return file
     places = [_configuration() / "aioparallel" / "hosts.toml", Path.home() / ".remote_worker_records"]
     for place in places:
         if place.is_file():
@@ -111,6 +117,8 @@ def _read(file: Path, text: str) -> tuple[str, Mapping[str, str], list[Any]]:
     plain = COMMENT.sub(lambda found: found[1] or "", text)
     if plain.lstrip().startswith("{"):
         return RECORDS, RECORD_FIELDS, _entries(file, RECORDS, _json(file, plain))
+    if JSON_LIST.match(plain):
+        raise ValueError(f'{file}: JSON has to be an object, with the hosts in it: {{"{RECORDS}": [...]}}')
     try:
         return "hosts", HOST_FIELDS, _entries(file, "hosts", tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
@@ -144,7 +152,7 @@ def _numbered(where: str, entries: list[Any]) -> Iterator[tuple[str, Any]]:
 
 def _host(where: str, names: Mapping[str, str], entry: Any) -> Host:
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: expected a table of fields, got {entry!r}")
+        raise ValueError(f"{where}: expected a table of fields, got {entry!r}. For instance:\n{EXAMPLE}")
     unknown = [name for name in entry if name not in names]
     if unknown:
         raise ValueError(f"{where}: unknown field {unknown[0]!r} (there are {', '.join(names)})")

@@ -98,6 +98,10 @@ class Modules:
         self._limits = limits or Limits()
         self._known: dict[tuple[str, bool], _Known] = {}
         self._reached: dict[str, bool] = {}
+        self._named: set[str] = set()
+        """All that it was ever asked whether workers find them."""
+        self.has_grown = False
+        """Whether, since it was looked, a part was named of a module that travels, and may not be in what travels."""
         self._unreported: set[str] = set()
         """What has changed, and nobody was told."""
         self._distributions = Distributions()
@@ -116,6 +120,9 @@ class Modules:
         known = self._reached.get(module)
         if known is None:
             known = self._reached[module] = _reaches(module)
+            if module not in self._named:
+                self._named.add(module)
+                self.has_grown = self.has_grown or (module.partition(".")[0], False) in self._known
         return known
 
     def describe(self, top: str, *, send: bool = False) -> Module:
@@ -177,6 +184,7 @@ class Modules:
     def _look_again(self) -> None:
         with self._lock:
             self._reached.clear()
+            self.has_grown = False
             news = {key: fresh for key, known in self._known.items() if (fresh := self._renewed(*key, known))}
             self._known |= news
             self._unreported |= {top for top, _ in news}

@@ -220,6 +220,7 @@ class _Login:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.attempt = Attempt(host)
         self.ended = anyio.Event()
         self.connection: Connection | None = None
         self.error: HostError | None = None
@@ -276,6 +277,14 @@ class Connections:
             The login, until its timeouts or :meth:`aclose`.
         """
         return await self._wait_for(self._login_to(host))
+
+    def phase_of(self, host: Host) -> str:
+        """What a host is about to do, or has failed to: ``dns``, ``connect``, ``auth``, and ``handshake`` once it is
+        logged in to."""
+        login = self._logins.get(host)
+        if login is None:
+            return "dns"
+        return login.attempt.phase if login.connection is None else "handshake"
 
     async def leave(self, connection: Connection) -> None:
         """Who has connected to a host needs that no more: close it, unless others go through it, or are about to."""
@@ -369,7 +378,7 @@ class Connections:
     async def _log_in(self, login: _Login) -> Connection:
         """Try it; once more, a little later, when the server was only too busy to listen."""
         for retry in range(RETRIES + 1):
-            attempt = Attempt(login.host)
+            attempt = login.attempt = Attempt(login.host)
             try:
                 return await self._try(login, attempt)
             except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import statistics
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from aioparallel import AioParallelError, Host, HostError, RemoteExecutor, SshSettings
+from aioparallel import AioParallelError, Host, HostError, RemoteExecutor
 
 __all__ = ["PHASES", "Checkup", "check_all"]
 
@@ -22,6 +23,7 @@ AT_ONCE = 32
 """So many hosts are looked at at a time."""
 SLOW_SHELL = 1.0
 """Seconds that a login shell may take to start."""
+TOO_SLOW = "{}: it was not through with this after {:g} s. A larger --timeout may tell why."
 TRIPS = 21
 BLOCK = 4 << 20
 """Bytes that are sent to and fro."""
@@ -33,7 +35,7 @@ class Checkup:
 
     Attributes:
         host: Its name.
-        failed: The phase that failed; ``None`` when all is well.
+        failed: The phase that failed, or that it was in when its time was over; ``None`` when all is well.
         error: Why, and what to do next.
         python: The version of its Python.
         cpus: How many CPUs the login may use.
@@ -94,17 +96,24 @@ async def check_all(hosts: Sequence[Host], seconds: float) -> list[Checkup]:
 
 
 async def _check(host: Host, wire: anyio.Lock, seconds: float) -> Checkup:
-    settings = SshSettings(connect_timeout=min(10.0, seconds), login_timeout=seconds, start_timeout=seconds)
-    pool = RemoteExecutor([_with_one_slot(host)], name="doctor", ssh=settings)
+    pool = RemoteExecutor([_with_one_slot(host)], name="doctor")  # as patient with each phase as any pool
     known: dict[str, Any] = {"host": host.name, "slots": host.slots, "notes": tuple(_remarks(host))}
+    late: list[str] = []
+
+    def time_is_up() -> None:
+        late.append(pool._fleet.phase_of(host.name) if pool._fleet is not None else PHASES[0])
+        scope.cancel()
+
+    timer = asyncio.get_running_loop().call_later(seconds, time_is_up)
     try:
-        with anyio.fail_after(seconds):
+        with anyio.CancelScope() as scope:
             await _look(pool, host, wire, known)
-    except TimeoutError:
-        return Checkup(**known, failed="calls", error=f"{host.name}: it took longer than {seconds:g} s (--timeout).")
+        if scope.cancelled_caught:
+            return Checkup(**known, failed=late[0], error=TOO_SLOW.format(host.name, seconds))
     except AioParallelError as error:
         return _failure(error, known)
     finally:
+        timer.cancel()
         with anyio.CancelScope(shield=True):
             await pool.aclose(drain=False)
     return Checkup(**known)

@@ -26,7 +26,7 @@ HEADS = {"host key": "key", "auth": "login"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what the command takes."""
-    parser.add_argument("hosts", nargs="*", help=f"{FILE_HELP}, or names of hosts such as me@node2:2222")
+    parser.add_argument("hosts", nargs="*", help=f"{FILE_HELP}; or names of hosts such as me@node2:2222")
     parser.add_argument("--json", action="store_true", help="print what was found for programs")
     parser.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="how long a host may take (default: 60)"
@@ -53,15 +53,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _hosts(words: Sequence[str]) -> list[Host]:
-    """The hosts that a command line names: in a file, or one by one."""
+    """The hosts that a command line names: in files, or one by one."""
     if not words:
         return read_hosts(None)[1]
-    if len(words) == 1 and (os.path.exists(words[0]) or words[0].endswith((".toml", ".json"))):
-        return read_hosts(words[0])[1]
     try:
-        return list(dict.fromkeys(map(Host, words)))
+        named = [host for word in words for host in _named(word)]
     except ValueError as error:
         raise CommandError(str(error)) from error
+    return list({host.name: host for host in named}.values())
+
+
+def _named(word: str) -> list[Host]:
+    is_file = os.path.isfile(word) or word.endswith((".toml", ".json"))
+    return read_hosts(word)[1] if is_file else [Host(word)]
 
 
 def as_json(checkups: Sequence[Checkup]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from aioparallel import Host
 from aioparallel.cli import doctor, main
 from aioparallel.cli.checkup import PHASES, Checkup, check_all
 from aioparallel.testing import SshHost, ssh_host, ssh_hosts
+from tests.tools import until
 
 
 @contextmanager
@@ -103,12 +104,23 @@ async def test_a_slow_shell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_host_that_hangs() -> None:
-    """A host that says nothing more is given up when its time is over."""
+    """A host that is not through in time is marked at the phase that it was in, and not as if all before were well."""
     async with ssh_host() as host:
         host.stall()
         (found,) = await check_all([host], 1)
         host.heal()
-    assert found.failed is not None
+    assert found.failed == "connect"
+    assert (found.phases["dns"], found.phases["auth"], found.phases["calls"]) == (True, None, None)
+    assert "not through with this after 1 s" in (found.error or "")
+
+
+async def test_a_shell_that_hangs() -> None:
+    """A login after which nothing happens is marked at the handshake, and nothing is said of Python."""
+    async with ssh_host(setup="sleep 60") as host:
+        (found,) = await check_all([host], 3)
+        await until(lambda: not host.commands, "the host has noticed")
+    assert found.failed == "handshake"
+    assert (found.phases["auth"], found.phases["python"], found.phases["calls"]) == (True, None, None)
 
 
 def test_a_login_that_runs_nothing() -> None:
@@ -118,15 +130,17 @@ def test_a_login_that_runs_nothing() -> None:
 
 
 def test_hosts_by_name(tmp_path: Path) -> None:
-    """The command takes the names of hosts, or one file that lists them."""
+    """The command takes the names of hosts, and files that list them; each host once."""
     assert doctor._hosts(["me@a:22", "b", "b"]) == [Host("me@a:22"), Host("b")]
     file = tmp_path / "some.toml"
     file.write_text('[[hosts]]\nmachine = "node1"\n')
     assert doctor._hosts([str(file)]) == [Host("node1")]
+    assert doctor._hosts(["a", str(file), str(file), "node1"]) == [Host("a"), Host("node1")]
 
 
 @pytest.mark.parametrize(
-    ("words", "complaint"), [(["no such host"], "machine"), (["missing.toml"], "missing.toml"), (["a", "-b"], None)]
+    ("words", "complaint"),
+    [(["no such host"], "machine"), (["a", "missing.toml"], "missing.toml"), (["a", "-b"], None)],
 )
 def test_what_makes_no_sense(
     words: list[str], complaint: str | None, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -18,6 +18,7 @@ from aioparallel import (
     Host,
     HostError,
     HostStatus,
+    PoolFullError,
     RemoteExecutor,
     SshSettings,
     StatefulPool,
@@ -33,6 +34,7 @@ from aioparallel._workers.ssh import Connection, Connections
 from aioparallel.events import HostLost
 from aioparallel.testing import SshHost, ssh_hosts
 from tests.tools import PATIENCE, Gate, hold, is_alive, until
+from tests.unit.workers.projects import project_at
 
 
 @pytest.fixture
@@ -185,6 +187,8 @@ async def test_removing_is_cancelled(hosts: list[SshHost], gate: Gate) -> None:
         await until(lambda: status_of(pool, first).state == "draining")
         removing.cancel()
         await asyncio.wait([removing])
+        with pytest.raises(ValueError, match="is still leaving"):
+            pool.add_host(first)
         pool.add_host(second)
         await until_up(pool, second)
         assert await pool.submit(os.getpid) != gate.entered[0]
@@ -317,6 +321,110 @@ async def test_a_module_that_cannot_be_described(
         for _ in range(4):
             assert await pool.submit(hold_nothing) is None
         assert [status.losses for status in pool.hosts] == [0, 0]
+
+
+@pytest.mark.parametrize("quick", [PATIENCE, -1], ids=["few-files", "many-files"])
+@pytest.mark.parametrize("way", ["call", "chunk", "thread"])
+async def test_edits_are_seen_whatever_comes(
+    way: str, quick: float, hosts: list[SshHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edit is picked up by the next call, be it one, a chunk of a map, or submitted by another thread; if there are
+    so many files that looking takes a while, the call waits for it."""
+    monkeypatch.setattr(remote, "EDIT_SECONDS", 0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(remote, "HOLD_SECONDS", PATIENCE)
+    monkeypatch.setattr(remote, "QUICK", quick)
+
+    async def use(fn: Callable[[int], int]) -> int:
+        if way == "chunk":
+            return max(await pool.map(fn, range(4), chunksize=2))
+        return await (pool.submit(fn, 0) if way == "call" else await asyncio.to_thread(pool.submit, fn, 0))
+
+    for project in project_at(tmp_path / "project", monkeypatch):
+        project.write({"dairy.py": "def milk(x): return 1"})
+        milk = importlib.import_module("dairy").milk
+        async with RemoteExecutor(hosts[:1]) as pool:
+            assert await use(milk) == 1
+            project.write({"dairy.py": "def milk(x): return 22"})
+            assert await use(milk) == 22
+
+
+async def test_a_module_that_grows(hosts: list[SshHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a package that was written a moment ago is there for the call that uses it, however often is looked."""
+    monkeypatch.setattr(remote, "EDIT_SECONDS", PATIENCE)
+    for project in project_at(tmp_path / "project", monkeypatch):
+        project.write({"dairy/__init__.py": "", "dairy/cow.py": "def milk(): return 1"})
+        async with RemoteExecutor(hosts[:1]) as pool:
+            assert await pool.submit(importlib.import_module("dairy.cow").milk) == 1
+            project.write({"dairy/goat.py": "def milk(): return 22"})
+            assert await pool.submit(importlib.import_module("dairy.goat").milk) == 22
+
+
+@pytest.fixture
+async def looking(
+    hosts: list[SshHost], monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[RemoteExecutor, asyncio.Event, list[None]]]:
+    """A pool that looks for edits before each call, until an event is set, and notes that it has begun to."""
+    monkeypatch.setattr(remote, "EDIT_SECONDS", 0)
+    monkeypatch.setattr(remote, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(remote, "HOLD_SECONDS", PATIENCE)
+    done, begun = asyncio.Event(), list[None]()
+
+    async def look(modules: Modules) -> set[str]:
+        begun.append(None)
+        await done.wait()
+        return set()
+
+    monkeypatch.setattr(Modules, "changed_in_thread", look)
+    async with RemoteExecutor(hosts[:1], max_pending=2) as pool:
+        pool._look_is_quick = False
+        yield pool, done, begun
+        done.set()
+
+
+async def test_calls_wait_until_it_was_looked(looking: tuple[RemoteExecutor, asyncio.Event, list[None]]) -> None:
+    """While it is looked for edits, calls wait in their order, count as pending, and may be cancelled."""
+    pool, done, begun = looking
+    first, second = pool.submit(abs, -1), pool.submit(abs, -2)
+    with pytest.raises(PoolFullError):
+        pool.submit(abs, -3)
+    await until(lambda: begun)
+    assert pool.status().queued == 2
+    second.cancel()
+    third = asyncio.ensure_future(pool.submit_wait(abs, -3))
+    done.set()
+    assert await first == 1
+    assert await (await third) == 3
+    assert second.cancelled()
+
+
+async def test_calls_that_wait_when_the_pool_is_closed(
+    looking: tuple[RemoteExecutor, asyncio.Event, list[None]],
+) -> None:
+    """A pool that is closed runs what waits until it was looked for edits; without draining it is cancelled."""
+    pool, done, begun = looking
+    future = pool.submit(abs, -1)
+    await until(lambda: begun)
+    closing = asyncio.ensure_future(pool.aclose())
+    done.set()
+    await closing
+    assert await future == 1
+    done.clear()
+    async with pool:
+        future = pool.submit(abs, -1)
+        await until(lambda: len(begun) == 2)
+        await pool.aclose(drain=False)
+    assert future.cancelled()
+
+
+async def test_looking_takes_too_long(
+    looking: tuple[RemoteExecutor, asyncio.Event, list[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where looking for edits takes very long, calls do not wait for its end."""
+    pool, done, _ = looking
+    monkeypatch.setattr(remote, "HOLD_SECONDS", 0.01)
+    assert await pool.submit(abs, -1) == 1
+    assert not done.is_set()
 
 
 async def test_looking_for_edits_fails(

@@ -34,7 +34,8 @@ async def host() -> AsyncIterator[SshHost]:
         ({"hosts": "node1"}, TypeError, r"expected a list of hosts, such as \['node1'\]"),
         ({"hosts": Host("node1")}, TypeError, "expected a list of hosts"),
         ({"hosts": []}, ValueError, "at least one; load_hosts"),
-        ({"hosts": ["node1", Host("node1")]}, ValueError, "there is there twice|node1 is there twice"),
+        ({"hosts": ["node1", Host("node1")]}, ValueError, "node1 is there twice; say with slots="),
+        ({"hosts": [Host("node1", slots=2), Host("node1", weight=3)]}, ValueError, "node1 is there twice"),
         ({"hosts": ["no de"]}, ValueError, "machine"),
         ({"lease": 0}, ValueError, "lease=0: expected seconds"),
         ({"lease": True}, ValueError, "lease=True"),
@@ -73,6 +74,8 @@ async def test_hosts_of_a_closed_executor() -> None:
     assert [(status.name, status.state) for status in pool.hosts] == [("node3", "closed")]
     with pytest.raises(ValueError, match=r"node3 is a host of .* already"):
         pool.add_host("node3")
+    with pytest.raises(ValueError, match=r"node3 is a host of .* already"):
+        pool.add_host(Host("node3", slots=4))  # there is one name for errors, `hosts` and `remove_host`
     with pytest.raises(ValueError, match=r"node1 is no host of .*: there are node3"):
         await pool.remove_host("node1")
 

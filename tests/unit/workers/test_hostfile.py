@@ -133,7 +133,7 @@ def test_there_is_no_file(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{home}/.remote_worker_records" in text
     assert load_hosts(write(home / "example.toml", text[text.index("[[hosts]]") :]))
     monkeypatch.setenv("AIOPARALLEL_HOSTS", str(home / "absent"))
-    with pytest.raises(FileNotFoundError, match="absent"):
+    with pytest.raises(FileNotFoundError, match=r"absent, which \$AIOPARALLEL_HOSTS names"):
         load_hosts()
     with pytest.raises(FileNotFoundError, match="elsewhere"):
         load_hosts(home / "elsewhere")
@@ -152,7 +152,7 @@ RECORD = '{"remote_worker_records": [{"machine": "node1", %s}]}'
         ("hosts = []", "{file}: it lists no hosts"),
         ('{"remote_worker_records": []}', "{file}: it lists no hosts"),
         ("[hosts]\nmachine = 'a'", "{file}: hosts: expected a list of tables, got {'machine': 'a'}"),
-        ("hosts = ['node1']", "{file}: hosts, entry 1: expected a table of fields, got 'node1'"),
+        ("hosts = ['node1']", "{file}: hosts, entry 1: expected a table of fields, got 'node1'. For instance:\n["),
         ("[[host]]\nmachine = 'a'", "{file}: unknown key 'host'; hosts are listed under 'hosts'"),
         ('{"workers": []}', "{file}: unknown key 'workers'; hosts are listed under 'remote_worker_records'"),
         (NODE + "slot = 3", "{file}: hosts, entry 1 (node1): unknown field 'slot' (there are machine, username, port,"),
@@ -165,6 +165,8 @@ RECORD = '{"remote_worker_records": [{"machine": "node1", %s}]}'
         (NODE + "port = 70000", "hosts, entry 1 (node1): port=70000: expected a whole number from 1 to 65535"),
         (NODE * 2, "hosts, entry 2 (node1): the same host as in hosts, entry 1 (node1); give it more slots instead"),
         ("[[hosts]\n", "{file}: it is neither TOML nor JSON: "),
+        ('[{"machine": "a"}]', '{file}: JSON has to be an object, with the hosts in it: {"remote_worker_records": ['),
+        ('["node1"]', "{file}: JSON has to be an object"),
         ('{"remote_worker_records": [}', "{file}: it is no valid JSON: "),
         ('{"remote_worker_records": ["a]}', "{file}: it is no valid JSON: "),
     ],
@@ -183,8 +185,11 @@ def test_json_errors_have_the_right_line(home: Path) -> None:
 
 
 def test_other_encodings(home: Path) -> None:
-    """A file that is not UTF-8 is refused by name."""
+    """The mark that some editors put in front of UTF-8 is skipped; a file that is not UTF-8 is refused by name."""
     file = home / "hosts"
+    for text in (NODE, RECORD % '"count": 2'):
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert load_hosts(file)[0].machine == "node1"
     file.write_bytes(b'[[hosts]]\nmachine = "n\xe9"')
     with pytest.raises(ValueError, match=re.escape(f"{file}: it is not UTF-8 text")):
         load_hosts(file)
