@@ -177,8 +177,8 @@ class WorkerLostError(AioParallelError):
             lines.append("It may have run, or not, or in part. Calls that are `idempotent` are begun again.")
         if self.killed_for:
             lines.append(
-                f"It was killed for {self.killed_for}, which ran longer than its timeout in another thread of the worker: "
-                "no thread can be stopped alone. Calls that are `idempotent` are begun again."
+                f"It was killed for {self.killed_for}, which ran longer than its timeout in another thread of it: "
+                "a thread cannot be stopped alone. Calls that are `idempotent` are begun again."
             )
         elif self.out_of_memory:
             lines.append(f"Out of memory: {self.out_of_memory}")
