@@ -612,7 +612,10 @@ class Ledger:
         """
         race: Race | None = member.race
         if self._desk is not None:
-            self._desk.ended(member, None)
+            if error is None:
+                self._desk.taken_back(member)
+            else:
+                self._desk.ended(member, None)
         if race is None:
             return True
         race.leave(member)
