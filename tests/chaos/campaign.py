@@ -50,6 +50,7 @@ __all__ = ["Campaign", "Settings"]
 LOST = (WorkerLostError, WorkerStartError, HostError, CallCancelledError, ExecutorClosedError)
 """What may become of any call while workers, hosts and pools come and go."""
 MAX_LOSSES = 10
+AUDIT_SECONDS = 0.05
 MAX_COPIES = 2
 CLOSE_SECONDS = 45.0
 """No pool may take longer to close than this: a drain waits for calls, and for hosts until their lease is over."""
@@ -81,6 +82,8 @@ class Campaign:
     checker: Checker = field(init=False)
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+    """Of each pool's workers."""
     peak: list[float] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     """How many pieces of memory Python's objects took after each round."""
@@ -109,6 +112,7 @@ class Campaign:
                 self.blocks.append(sys.getallocatedblocks())
                 number += 1
             self.begun = self.checker.check_begun()
+            self.checker.check_blame("local", self.deaths["local"])
             self._check_memory()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -161,6 +165,7 @@ class Campaign:
                 await pool.start()
             separate = [pool for pool in pools if not isinstance(pool, ThreadExecutor)]
             faults = Faults(rng, separate, hosts)
+            auditing = asyncio.ensure_future(self._audit(pools))
             raging = asyncio.ensure_future(faults.rage(self.settings.pause, self.settings.breakers))
             clients = [Client(self.checker, folder, rng.random(), pools) for _ in range(self.settings.clients)]
             calling = [asyncio.ensure_future(client.call_until(time.monotonic() + seconds)) for client in clients]
@@ -169,12 +174,20 @@ class Campaign:
             if rng.random() < 0.5:
                 raging.cancel()
             await asyncio.gather(*(self._close(pool, drain) for pool in pools))
-            raging.cancel()
-            await asyncio.wait([raging])
+            for task in (raging, auditing):
+                task.cancel()
+            await asyncio.wait([raging, auditing])
             await self._join(calling)
             self.faults += faults.done
-        if not raging.cancelled() and raging.exception():
-            raise raging.exception()  # type: ignore[misc]
+        for task in (raging, auditing):
+            if not task.cancelled() and task.exception():
+                raise task.exception()  # type: ignore[misc]
+
+    async def _audit(self, pools: list[Executor]) -> None:
+        while True:
+            for pool in pools:
+                self.checker.check_books(pool)
+            await asyncio.sleep(AUDIT_SECONDS)
 
     async def _close(self, pool: Executor, drain: bool) -> None:
         """Close a pool in its time; what it has counted is kept."""
@@ -190,6 +203,7 @@ class Campaign:
             self.counts += Counter(
                 retried=counts.retried, deaths=counts.deaths, backups=counts.backups, won=counts.backups_won
             )
+            self.deaths[pool.name] += counts.deaths
 
     async def _join(self, calling: list[asyncio.Future[None]]) -> None:
         _, waiting = await asyncio.wait(calling, timeout=CLOSE_SECONDS)
@@ -201,6 +215,28 @@ class Campaign:
         for client in calling:
             if not client.cancelled() and client.exception():
                 raise client.exception()  # type: ignore[misc]
+
+
+def _begins(
+    kind: str,
+    *,
+    has_copies: bool,
+    idempotent: bool = False,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    **_: object,
+) -> int:
+    """How often such a call may be begun."""
+    retry = retry or Retry(1)
+    raises = kind in {"fail", "quit", "result"} or (timeout is not None and retry.timeout is None)
+    lost = idempotent if retry.worker_lost is None else retry.worker_lost
+    return (
+        1
+        + (retry.attempts - 1 if raises else 0)
+        + (MAX_LOSSES if lost is True else int(lost))
+        + (int(retry.timeout or 0) if timeout is not None else 0)
+        + (MAX_COPIES if has_copies and idempotent else 0)
+    )
 
 
 class Client:
@@ -235,21 +271,24 @@ class Client:
         if is_thread and kind in {"hang", "die", "async", "quit", "result"}:
             kind = "work"
         options: dict[str, Any] = {"priority": rng.randrange(3)}
-        attempts = 1
         if rng.random() < 0.5:
             options["idempotent"] = True
-        if rng.random() < 0.3:
-            attempts = rng.randrange(1, 4)
-            options["retry"] = Retry(attempts, backoff=0.01)
         if kind == "hang" or rng.random() < 0.1:
             options["timeout"] = rng.uniform(0.05, 0.6)
-        allowed = attempts + ((MAX_LOSSES + MAX_COPIES) if "idempotent" in options else 0)
+        if rng.random() < 0.3:
+            options["retry"] = Retry(
+                rng.randrange(1, 4),
+                backoff=0.01,
+                worker_lost=rng.choice([None, None, False, 1]),
+                timeout=rng.choice([None, None, 0, 1]),
+            )
+        allowed = _begins(kind, has_copies=isinstance(pool, RemoteExecutor), **options)
         number = self._checker.new(allowed)
         fn, more, returns, raises = self._job(kind, number)
         if "timeout" in options:
             raises = (*raises, TaskTimeoutError)
         future = pool.options(**options).submit(fn, self._folder, number, *more)
-        self._checker.submitted(number, future)
+        self._checker.submitted(number, future, is_near=not isinstance(pool, RemoteExecutor))
         return number, f"{kind} on {pool.name}", future, returns, (*raises, *LOST)
 
     def _job(self, kind: str, number: int) -> tuple[Any, tuple[Any, ...], Any, tuple[type[BaseException], ...]]:
@@ -327,9 +366,11 @@ class Client:
             async for outcome in results:
                 seen.append(outcome.index)
                 if outcome.ok:
-                    self._checker.returned(numbers[outcome.index], "item", outcome.value, numbers[outcome.index])
+                    self._checker.returned(
+                        numbers[outcome.index], f"item on {pool.name}", outcome.value, numbers[outcome.index]
+                    )
                 else:
-                    self._checker.raised(numbers[outcome.index], "item", outcome.error, LOST)
+                    self._checker.raised(numbers[outcome.index], f"item on {pool.name}", outcome.error, LOST)
                 if len(seen) == most:
                     break
         if len(seen) < min(most, len(numbers)) or seen != sorted(set(seen)):

@@ -13,7 +13,7 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-from aioparallel import CallCancelledError, SmartFuture
+from aioparallel import CallCancelledError, Executor, SmartFuture, WorkerLostError
 
 __all__ = ["Checker", "descriptors", "marked", "memory"]
 
@@ -35,6 +35,10 @@ class Checker:
         """How often each call may be begun."""
         self.ends = array("B")
         """How often each call was settled."""
+        self.begun = array("b")
+        """How often each call had begun when it was settled, where it cannot begin later; else -1."""
+        self.lost: Counter[str] = Counter()
+        """How many calls were lost with their worker, for each pool."""
         self.kept: set[int] = set()
         """Calls that have succeeded, and so must have been begun."""
         self.outcomes: Counter[str] = Counter()
@@ -45,15 +49,18 @@ class Checker:
         """A call that may be begun so often; returns its number."""
         self.allowed.append(allowed)
         self.ends.append(0)
+        self.begun.append(-1)
         return len(self.allowed) - 1
 
-    def submitted(self, number: int, future: SmartFuture[object]) -> None:
-        """A call was handed over: from now on it must end, once."""
+    def submitted(self, number: int, future: SmartFuture[object], *, is_near: bool = False) -> None:
+        """A call was handed over: from now on it must end, once; and if it is near, nothing of it begins thereafter."""
         self.open[number] = future
-        future.add_done_callback(lambda _: self._ended(number))
+        future.add_done_callback(lambda _: self._ended(number, is_near))
 
-    def _ended(self, number: int) -> None:
+    def _ended(self, number: int, is_near: bool = False) -> None:
         self.ends[number] += 1
+        if is_near:
+            self.begun[number] = self._count(number)
         self.open.pop(number, None)
         if self.ends[number] > 1:
             self.broken(f"call {number} was delivered twice")
@@ -67,6 +74,8 @@ class Checker:
 
     def raised(self, number: int, kind: str, error: BaseException, expected: tuple[type[BaseException], ...]) -> None:
         """A call has failed with this."""
+        if isinstance(error, WorkerLostError):
+            self.lost[kind.rpartition(" on ")[2]] += 1
         name = "cancelled" if isinstance(error, CallCancelledError) else type(error).__name__
         self.outcomes[name] += 1
         if not isinstance(error, expected):
@@ -81,16 +90,41 @@ class Checker:
         """Each call was begun as often as it may be, and if it succeeded, at least once; returns how often in all."""
         total = 0
         for number, allowed in enumerate(self.allowed):
-            try:
-                begun = os.stat(f"{self.folder}/{number}").st_size
-            except FileNotFoundError:
-                begun = 0
+            begun = self._count(number)
             total += begun
+            if -1 < self.begun[number] < begun:
+                self.broken(f"call {number} was begun {begun} times, but only {self.begun[number]} before its end")
             if begun > allowed:
                 self.broken(f"call {number} was begun {begun} times, of {allowed} that are allowed")
             if number in self.kept and not begun:
                 self.broken(f"call {number} has succeeded, but was never begun")
         return total
+
+    def _count(self, number: int) -> int:
+        """How often a call was begun, so far."""
+        try:
+            return os.stat(f"{self.folder}/{number}").st_size
+        except FileNotFoundError:
+            return 0
+
+    def check_blame(self, pool: str, deaths: int) -> None:
+        """The death of a worker is the end of one call at most."""
+        if self.lost[pool] > deaths:
+            self.broken(f"{pool} lost {self.lost[pool]} calls with {deaths} workers")
+
+    def check_books(self, pool: Executor) -> None:
+        """The ledger's books balance at any time, and to look at a pool changes nothing."""
+        run = pool._run
+        if run is None:
+            return
+        try:
+            run.ledger.check()
+        except AssertionError as error:
+            self.broken(f"{pool.name}: {error}")
+        before = repr(run.ledger.counts)
+        status = pool.status()
+        if str(status.name) not in repr(pool) or repr(run.ledger.counts) != before:
+            self.broken(f"{pool!r} was changed by being looked at")
 
     async def check_settled(self) -> None:
         """Every future is settled, soon after its pool was closed."""

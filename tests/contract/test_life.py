@@ -213,7 +213,7 @@ async def test_submit_while_closing(kind: Kind, gate: Gate) -> None:
     calls = [pool.submit(kind.fit(hold), gate, n) for n in range(3)]
     closing = asyncio.ensure_future(pool.aclose())
     await until(lambda: gate.entered)
-    with pytest.raises(ExecutorClosedError):
+    with pytest.raises(ExecutorClosedError, match="is closing: it ends what it has, and takes nothing new"):
         pool.submit(kind.fit(jobs.add), 1, 2)
     with pytest.raises(ExecutorClosedError, match="closing"):
         await pool.start()

@@ -153,6 +153,15 @@ async def test_leaving_the_pool_waits_for_losers(hosts: list[SshHost], tmp_path:
     assert not [pid for pid in pids(log) if is_alive(pid)]
 
 
+async def test_copies_while_the_pool_ends(hosts: list[SshHost], tmp_path: Path) -> None:
+    """A straggler that a pool waits for at its end gets a copy like any other."""
+    log = Log(str(tmp_path / "log"))
+    async with RemoteExecutor(hosts, backups=SOON) as pool:
+        call = pool.options(idempotent=True).submit(straggle, log)
+    assert (call.info.state, call.info.copies) == ("done", 1)
+    assert not [pid for pid in pids(log) if is_alive(pid)]
+
+
 async def test_copies_have_their_own_time(hosts: list[SshHost], tmp_path: Path) -> None:
     """With a ``timeout``, the copy may finish after the time of the straggler is up."""
     log = Log(str(tmp_path / "log"))

@@ -11,7 +11,7 @@ import sys
 from _thread import allocate_lock
 from time import monotonic
 
-from . import failures, wire
+from . import failures, stacks, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ class Loop:
 
     def __init__(self) -> None:
         self._runner: Any = None
+        self._own: Any = None
         self._shared = False
         self._lock = allocate_lock()
 
     def share(self) -> None:
         """Several threads will use the loop, so it gets one of its own."""
         self._shared = True
+        stacks.add_tasks(self.tasks)
 
     def run(self, coroutine: Any, name: str, keep: set[Any] | None = None) -> Any:
         """Run a coroutine to its end; tasks that it leaves behind are put into *keep*, or cancelled and reported."""
@@ -48,18 +50,32 @@ class Loop:
                 self._runner = asyncio.Runner()
                 if self._shared:
                     start_thread(self._runner.get_loop().run_forever)
+                else:
+                    stacks.add_tasks(self.tasks)
         if self._shared:
             loop = self._runner.get_loop()
             return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
         return self._runner.run(self._alone(coroutine, name, keep))
 
+    def tasks(self) -> list[Any]:
+        """What waits in the loop: first the call's own task, if that does, and then any others."""
+        import asyncio
+
+        if self._runner is None:
+            return []
+        loop = self._runner.get_loop()
+        waiting = asyncio.all_tasks(loop) - {asyncio.current_task(loop)}
+        return sorted(waiting, key=lambda task: task is not self._own)
+
     async def _alone(self, coroutine: Any, name: str, keep: set[Any] | None) -> Any:
         import asyncio
 
         before = asyncio.all_tasks()
+        self._own = asyncio.current_task()
         try:
             return await coroutine
         finally:
+            self._own = None
             left = asyncio.all_tasks() - before
             if keep is None:
                 await self.end(left, name)

@@ -912,6 +912,9 @@ class Executor(ABC):
             self._pump(run)
 
     def _closed(self) -> ExecutorClosedError:
+        run = self._run
+        if run is not None and run.closing and not run.supervisor.done:
+            return ExecutorClosedError(f"{self.name} is closing: it ends what it has, and takes nothing new")
         return ExecutorClosedError(
             f"{self.name} is not open: "
             f"use `async with {type(self).__name__}(...) as pool:`, or `await pool.start()` first"

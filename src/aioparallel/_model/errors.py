@@ -130,6 +130,7 @@ class WorkerLostError(AioParallelError):
         exitcode: Its exit code, when it exited by itself.
         signal: The name of the signal that killed it, for instance ``"SIGKILL"``.
         crashed: Its process alone ended, not its machine, although nobody says how; Ray knows no more than that.
+        killed_for: The name of another call, which ran too long in another thread of the worker, so that we killed it.
         running_for: Seconds since the call began.
         max_rss: The worker's peak memory, in bytes.
         out_of_memory: Evidence of the out-of-memory killer; ``None`` when there is none.
@@ -145,6 +146,7 @@ class WorkerLostError(AioParallelError):
     exitcode: int | None = None
     signal: str | None = None
     crashed: bool = False
+    killed_for: str | None = None
     running_for: float | None = None
     max_rss: int | None = None
     out_of_memory: str | None = None
@@ -173,7 +175,12 @@ class WorkerLostError(AioParallelError):
         lines = []
         if self.call and not (self.signal or self.exitcode is not None):
             lines.append("It may have run, or not, or in part. Calls that are `idempotent` are begun again.")
-        if self.out_of_memory:
+        if self.killed_for:
+            lines.append(
+                f"It was killed for {self.killed_for}, which ran longer than its timeout in another thread of it: "
+                "a thread cannot be stopped alone. Calls that are `idempotent` are begun again."
+            )
+        elif self.out_of_memory:
             lines.append(f"Out of memory: {self.out_of_memory}")
         elif self.signal == "SIGKILL":
             lines.append(

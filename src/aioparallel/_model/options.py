@@ -25,7 +25,8 @@ class Retry:
         backoff: The first pause in seconds, doubled each time, with jitter; or a function of
             the attempt that failed (1 for the first). An exception with a ``retry_after``
             attribute (seconds) makes the pause at least that long.
-        deadline: Seconds from submission after which nothing is begun again.
+        deadline: Seconds from submission after which nothing is queued for another attempt. What runs, or waits for a
+            worker, is not stopped by it: that is what ``timeout``, and ``asyncio.timeout`` around the call, are for.
         worker_lost: Whether to begin again when the worker, or its host, was lost while it ran the call: the call may
             have had its effects. ``None``: only if the call is ``idempotent``. A number: so many times.
         timeout: Whether to begin again when the call ran longer than its ``timeout``. ``None``: if ``on`` says so of a

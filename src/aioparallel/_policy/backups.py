@@ -73,8 +73,15 @@ class BackupDesk:
         function = self._functions[key] = _Function()
         return function
 
+    def taken_back(self, call: Call) -> None:
+        """Such a call did not begin: it will be placed, and counted, again."""
+        function = self._functions.get(call.function)
+        if function is not None and call in function.held:
+            del function.held[call]
+            self.begun -= 1
+
     def ended(self, call: Call, seconds: float | None, *, is_cold: bool = False) -> None:
-        """Such a call has ended, or was taken back; it took so long if it succeeded, perhaps as its worker's first."""
+        """Such a call has ended; it took so long if it succeeded, perhaps as its worker's first."""
         function = self._functions.get(call.function)
         if function is not None:
             function.held.pop(call, None)

@@ -411,11 +411,12 @@ class Ledger:
         turn = _Turn(now, 0.5)
         begun = set(running)
         asked = standing is Standing.RETIRING
+        overdue = next((call for seq, call in seat.held.items() if seq in begun and call.stop is Stop.TIMEOUT), None)
         for seq, call in seat.held.items():
             self.placed -= 1
             if seq in begun:
                 asked = asked or call.stop is not None
-                self._lost(call, error(call), turn)
+                self._lost(call, _for(overdue, call, error(call)), turn)
             else:
                 self._taken_back(call, turn)
         seat.held.clear()
@@ -608,7 +609,10 @@ class Ledger:
         """
         race: Race | None = member.race
         if self._desk is not None:
-            self._desk.ended(member, None)
+            if error is None:
+                self._desk.taken_back(member)
+            else:
+                self._desk.ended(member, None)
         if race is None:
             return True
         race.leave(member)
@@ -804,9 +808,16 @@ def _pause_after(call: Call, error: BaseException, turn: _Turn) -> float | None:
     return pause_after_error(call, error, turn.now, turn.chance)
 
 
+def _for(overdue: Call | None, call: Call, lost: WorkerLostError) -> WorkerLostError:
+    """The error for a call whose worker we have killed, if we did, for another one beside it."""
+    if overdue is not None and call.stop is None and lost.signal == "SIGKILL":
+        lost.killed_for = overdue.name
+    return lost
+
+
 def _count_loss(call: Call, lost: WorkerLostError) -> None:
-    """A worker died of the call, or was lost with its machine, which is nobody's fault."""
-    if lost.signal is None and lost.exitcode is None and not lost.crashed:
+    """A worker died of the call, or was lost with its machine, or killed for another call: that is not its fault."""
+    if lost.killed_for is not None or (lost.signal is None and lost.exitcode is None and not lost.crashed):
         call.losses += 1
     else:
         call.deaths = [*(call.deaths or ()), str(lost).partition("\n")[0]]

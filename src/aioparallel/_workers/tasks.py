@@ -18,9 +18,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from time import monotonic, time
-from types import CoroutineType, FrameType, coroutine
+from types import CoroutineType, coroutine
 from typing import Any
 
+from .._child.stacks import frames
 from .._futures.supervisor import Group
 from .._model.call import Call, Ending
 from .crew import Crew, Job, Report, job_of, presentable
@@ -82,8 +83,8 @@ class Tasks(Crew):
         """Where a call that has begun is just now, as a traceback shows it."""
         if number not in self._running:
             return ""
-        frames = ((frame, frame.f_lineno) for frame in _frames(self._running[number][2]))
-        return "".join(traceback.StackSummary.extract(frames).format())
+        found = ((frame, frame.f_lineno) for frame in frames(self._running[number][2]))
+        return "".join(traceback.StackSummary.extract(found).format())
 
     async def close(self, grace: float) -> None:
         """Let all tasks end; coroutines that go on although they were cancelled are closed."""
@@ -221,12 +222,3 @@ def _coroutine(awaitable: Any) -> Coroutine[Any, Any, Any]:
 
 async def _awaiting(awaitable: Any) -> Any:
     return await awaitable
-
-
-def _frames(awaited: Any) -> Iterable[FrameType]:
-    """The frames of a coroutine, and of the coroutines and generators that it waits for."""
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is not None:
-            yield frame
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)

@@ -28,6 +28,25 @@ def hold_the_lock() -> None:
     sum(range(10**10))
 
 
+async def wait_for_others() -> None:
+    """Wait, some calls further down, for a task of one's own."""
+    import asyncio
+
+    task = asyncio.create_task(asyncio.sleep(300), name="other")
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(os.write, 1, b"begun\n")  # when all wait
+
+    async def pass_on() -> None:
+        await task
+
+    await pass_on()
+
+
+async def block_the_loop() -> None:
+    os.write(1, b"begun\n")
+    time.sleep(300)
+
+
 def leave(code: int) -> None:
     os._exit(code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -357,6 +358,31 @@ def test_stacks_of_those_that_go_on(host: Host) -> None:
     host.say(op="stack", serial=1)
     assert host.fork(2).pid
     assert not host.events
+
+
+def test_stacks_of_coroutines(host: Host) -> None:
+    """A call that awaits is shown where it does, all the way down, and so are the other tasks that wait."""
+    worker = host.fork()
+    worker.call(1, jobs.wait_for_others)
+    host.written(1, 1, b"begun")
+    host.halt(worker, 1, stack=True)
+    stack = host.event("gone", serial=1)["stack"]
+    _, call, other = stack.split("Task ")
+    assert re.findall(r"jobs.py\", line \d+ in (\w+)", call) == ["pass_on", "wait_for_others"]
+    assert other.startswith("'other' (most recent call first):\n")
+    assert other.rstrip().endswith(" in sleep")
+    assert "streams.py" not in stack
+
+
+def test_stacks_of_coroutines_that_block(host: Host) -> None:
+    """A coroutine that blocks its loop is shown as any other function, and at once."""
+    worker = host.fork()
+    worker.call(1, jobs.block_the_loop)
+    host.written(1, 1, b"begun")
+    host.halt(worker, 1, stack=True)
+    stack = host.event("gone", serial=1)["stack"]
+    assert "in block_the_loop" in stack
+    assert "Task " not in stack
 
 
 # Output

@@ -330,9 +330,24 @@ async def test_overdue_thread_of_a_worker(gate: Gate) -> None:
         behind = pool.submit(abs, -1)
         with pytest.raises(TaskTimeoutError):
             await overdue
-        with pytest.raises(WorkerLostError):
+        with pytest.raises(WorkerLostError, match="killed for hold, which ran longer than its timeout") as caught:
             await neighbour
+        assert "Nothing in aioparallel sent that signal" not in str(caught.value)
         assert await behind == 1
+
+
+async def test_overdue_threads_do_not_poison_their_neighbours(gate: Gate) -> None:
+    """A call that may be repeated is, whatever was overdue beside it, and however often: it has killed no worker."""
+    async with ProcessExecutor(1, threads_per_worker=2) as pool:
+        neighbour = pool.options(idempotent=True).submit(hold, gate, "kept")
+        for number in range(4):
+            await until(lambda number=number: len(gate.entered) > number)
+            with pytest.raises(TaskTimeoutError):
+                await pool.options(timeout=0.05).submit(hold, Gate(f"{gate.path}-never"))
+        gate.open()
+        assert await neighbour == "kept"
+        assert neighbour.info.attempts == 5
+        assert pool.status().deaths == 0
 
 
 async def test_replacement_is_warm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from copy import copy
 
 import pytest
 
@@ -368,6 +369,20 @@ def test_lost_machines_are_no_poison() -> None:
         desk.resume(call)
     assert call.attempts == 6
     assert not call.deaths
+
+
+@pytest.mark.parametrize(("signal", "killed_for", "deaths"), [("SIGKILL", "overdue", 0), ("SIGSEGV", None, 1)])
+def test_killed_for_another_call(signal: str, killed_for: str | None, deaths: int) -> None:
+    """Who ran beside a call that was overdue, and was killed with it, is told for whom, and has killed nobody."""
+    desk = Desk(1, width=2)
+    overdue, neighbour = desk.submit(timeout=1, name="overdue"), desk.submit(retry=Retry(1, worker_lost=0))
+    halted(desk, overdue, Stop.TIMEOUT)
+    how = WorkerLostError("", signal=signal, exitcode=None)
+    desk.do(desk.ledger.gone(overdue.worker, [overdue.seq, neighbour.seq], lambda call: copy(how), desk.now))
+    assert isinstance(desk.error(overdue), TaskTimeoutError)
+    assert desk.error(neighbour).killed_for == killed_for
+    assert len(neighbour.deaths or ()) == deaths
+    assert neighbour.losses == 1 - deaths
 
 
 def test_retry_that_fails_itself() -> None:

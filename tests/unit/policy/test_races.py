@@ -393,3 +393,14 @@ def test_copies_keep_nothing() -> None:
     desk.stop(call)
     assert copy.payload is None
     assert not hasattr(copy, "future")
+
+
+def test_what_was_taken_back_makes_no_room_for_copies() -> None:
+    """A call that is sent, taken back and sent again is one call of which the budget for copies is a part, not two."""
+    desk = Hosts(3, max_extra=0.5)
+    call = desk.run()
+    for _ in range(3):
+        desk.end(call, Ending.WITHDRAWN)
+    assert not desk.look()
+    desk.end(desk.run())
+    assert len(desk.look()) == 1
