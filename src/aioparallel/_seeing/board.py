@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import anyio
 
 from .._futures.supervisor import Supervisor
-from .picture import Line, histogram, picture, summary
+from .picture import Line, histogram, news, picture, summary
 from .screens import Screen, screen_for
 from .tally import Tally
 
@@ -151,7 +151,8 @@ class Board:
         for watched in self._watched:
             watched.observation.close()
         assert self._screen is not None, "it was opened"
-        self._screen.finish([*self.lines(), *(self._histograms() if self._histogram else ())])
+        width, _ = self._screen.room()
+        self._screen.finish([*self._lines(width, None), *(self._histograms() if self._histogram else ())])
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -167,15 +168,28 @@ class Board:
         Returns:
             Its lines, each with a ``text`` and a ``style``.
         """
+        return self._lines(None, None)
+
+    def _lines(self, width: int | None, height: int | None) -> list[Line]:
+        """The same, in so much room."""
         elapsed, now = time.monotonic() - self._began, time.time()
         whole = self._screen is None or self._screen.is_whole
         lines: list[Line] = []
-        for watched in self._watched:
+        for place, watched in enumerate(self._watched):
             if whole:
-                lines += picture(watched.pool, watched.tally, elapsed=elapsed, now=now, rows=self._rows)
+                share = None if height is None else (height - len(lines)) // (len(self._watched) - place)
+                lines += picture(
+                    watched.pool,
+                    watched.tally,
+                    elapsed=elapsed,
+                    now=now,
+                    rows=self._rows,
+                    width=width,
+                    height=share,
+                )
             else:
                 lines.append(Line(summary(watched.pool.status(), watched.tally, elapsed, None)))
-                lines += [Line(f"{watched.pool.name}: {text}") for _, text in watched.tally.news]
+                lines += [Line(f"{watched.pool.name}: {line.text.lstrip()}") for line in news(watched.tally)]
         return lines
 
     def _histograms(self) -> list[Line]:
@@ -191,4 +205,4 @@ class Board:
         assert self._screen is not None, "it is there before the task that draws on it"
         while True:
             await anyio.sleep(self._interval or self._screen.interval)
-            self._screen.draw(self.lines())
+            self._screen.draw(self._lines(*self._screen.room()))
