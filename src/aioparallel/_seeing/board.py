@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import anyio
 
 from .._futures.supervisor import Supervisor
-from .picture import Line, histogram, news, picture, summary
+from .picture import Line, histogram, news, picture, stuck, summary, usage
 from .screens import Screen, screen_for
 from .tally import Tally
 
@@ -188,8 +188,11 @@ class Board:
                     height=share,
                 )
             else:
-                lines.append(Line(summary(watched.pool.status(), watched.tally, elapsed, None)))
-                lines += [Line(f"{watched.pool.name}: {line.text.lstrip()}") for line in news(watched.tally)]
+                status, tally = watched.pool.status(per_worker=True), watched.tally
+                busy = usage(status.per_worker, tally, elapsed, now)
+                lines.append(Line(summary(status, tally, elapsed, busy)))
+                trouble = (*stuck(status.per_worker, tally, now), *news(tally))
+                lines += [Line(f"{status.name}: {line.text.lstrip()}") for line in trouble]
         return lines
 
     def _histograms(self) -> list[Line]:

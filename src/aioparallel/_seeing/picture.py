@@ -13,17 +13,19 @@ from .._model.info import PoolStatus, RunningCall, WorkerStatus
 from .._policy.latency import Latencies
 from .tally import Record, Tally, first_line
 from .words import count, seconds, size
+from .workers import doing_of
 
 if TYPE_CHECKING:
     from .._executors.pool import Executor
 
-__all__ = ["Line", "histogram", "news", "picture", "summary"]
+__all__ = ["Line", "histogram", "news", "picture", "stuck", "summary", "usage"]
 
 SLOW = 4
 """A call is slow that runs so many times as long as 95 of 100 did ..."""
 SLOW_SECONDS = 1.0
 """... and at least so long."""
 FAILURES = 3
+STUCK = 3
 BARS = "▏▎▍▌▋▊▉█"
 BAR_WIDTH = 40
 
@@ -120,9 +122,9 @@ def picture(
     """
     status = pool.status(per_worker=True)
     workers = status.per_worker
-    above = list(_fit(Line(summary(status, tally, elapsed, _busy(workers, tally, elapsed, now)), "head"), width, 4))
+    above = list(_fit(Line(summary(status, tally, elapsed, usage(workers, tally, elapsed, now)), "head"), width, 4))
     idle = status.queued and not status.workers
-    below = [each for line in news(tally) for each in _fit(line, width)]
+    below = [each for line in (*stuck(workers, tally, now), *news(tally)) for each in _fit(line, width)]
     hosts: Sequence[Any] = getattr(pool, "hosts", ())
     for_hosts = for_workers = rows
     if height is not None:
@@ -138,6 +140,18 @@ def picture(
         slow = _slow(tally.total.latencies)
         lines += _worker_lines(workers, tally, elapsed, now, for_workers, slow, table)
     return lines + below
+
+
+def stuck(workers: Sequence[WorkerStatus], tally: Tally, now: float) -> Iterator[Line]:
+    """The calls that have been slow for longest: why they are called so, and what their processes do."""
+    usual, slow = tally.total.latencies.quantile(0.95), _slow(tally.total.latencies)
+    found = [_Row(worker, call, age) for worker in workers for call, age in _calls(worker, now) if age > slow]
+    for row in sorted(found, key=lambda row: -row.age)[:STUCK]:
+        assert row.call is not None, "it has an age"
+        text = f"  slow: {row.call.name} on {row.worker.name} for {seconds(row.age)}, while 95 in 100 calls took "
+        text += f"{seconds(usual)} at most"
+        doing = doing_of(row.worker.pid) if row.worker.host is None and row.worker.pid is not None else None
+        yield Line(text if doing is None else f"{text}; its process {doing}", "warn")
 
 
 def news(tally: Tally) -> Iterator[Line]:
@@ -272,7 +286,7 @@ class _Table:
         return "  " + " ".join(fitted).rstrip()
 
 
-def _busy(workers: tuple[WorkerStatus, ...], tally: Tally, elapsed: float, now: float) -> float | None:
+def usage(workers: tuple[WorkerStatus, ...], tally: Tally, elapsed: float, now: float) -> float | None:
     """Which share of the time the workers spent in calls."""
     width = sum(worker.width for worker in workers)
     if elapsed <= 0 or not 0 < width < 1000:

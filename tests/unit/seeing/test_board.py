@@ -7,11 +7,12 @@ import io
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from aioparallel import ProcessExecutor, SerialExecutor, ThreadExecutor, watch
-from tests.tools import until
+from aioparallel import ProcessExecutor, SerialExecutor, ThreadExecutor, wait_all, watch
+from tests.tools import Gate, hold, until
 from tests.unit.seeing.test_screens import Glass, Tty
 
 
@@ -23,8 +24,20 @@ async def test_sparse_lines() -> None:
             await one.submit(pow, 2, 10)
             await until(lambda: "io: " in stream.getvalue())
         assert "done 1" in stream.getvalue()
+        assert "1 workers 0% busy" in stream.getvalue()
     assert "here: " in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
+
+
+async def test_lines_tell_what_is_stuck(tmp_path: Path) -> None:
+    """Also without a terminal it is told which call is slow, and where."""
+    gate, stream = Gate(str(tmp_path / "gate")), io.StringIO()
+    async with ThreadExecutor(1, name="io") as pool, watch(pool, stream=stream, interval=0.05):
+        await wait_all([pool.submit(pow, 2, n) for n in range(20)])
+        held = pool.submit(hold, gate)
+        await until(lambda: "io: slow: hold on io for " in stream.getvalue())
+        gate.open()
+        await held
 
 
 async def test_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

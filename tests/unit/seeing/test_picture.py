@@ -65,13 +65,30 @@ async def test_what_is_slow(tmp_path: object) -> None:
             waiting = pool.submit(hold, gate)
             await until(lambda: gate.entered)
             (quick,) = [line for line in shot(pool, tally) if "hold" in line.text]
-            (slow,) = [line for line in shot(pool, tally, ahead=3) if "hold" in line.text]
-            (stuck,) = [line for line in shot(pool, tally, ahead=5000, width=79) if "hold" in line.text]
+            slow, _ = [line for line in shot(pool, tally, ahead=3) if "hold" in line.text]
+            stuck, _ = [line for line in shot(pool, tally, ahead=5000, width=79) if "hold" in line.text]
         assert (quick.text.split()[1], quick.style) == ("running", "")
         assert (slow.text.split()[1], slow.style) == ("slow", "warn")
         assert stuck.text.split()[1:6] == ["slow", "hold", "1", "h", "23"]
         gate.open()
         await waiting
+
+
+async def test_why_it_is_slow() -> None:
+    """Of a slow call it is said against what it is slow, and what its process does."""
+    tally = Tally()
+    async with ProcessExecutor(1, name="cpu") as pool:
+        with pool.observe(tally):
+            await wait_all([pool.submit(pow, 2, n) for n in range(20)])
+            waiting = pool.submit(time.sleep, 600)
+            await until(lambda: pool.status().running == 1)
+            (line,) = [line for line in shot(pool, tally, ahead=60) if line.text.startswith("  slow: ")]
+            waiting.cancel()
+    assert line.style == "warn"
+    assert "slow: sleep on cpu-0 for 1 min" in line.text
+    assert "while 95 in 100 calls took " in line.text
+    if os.path.exists("/proc/self/task"):
+        assert line.text.rpartition("its process ")[2] in {"waits, and computes nothing", "computes"}
 
 
 async def test_what_failed_and_why() -> None:
