@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from .._executors.pool import Executor
     from .observers import Observation
 
-__all__ = ["Board", "watch"]
+__all__ = ["Board", "pause", "watch"]
+
+SHARE = 0.01
+"""So much of the time may be spent on drawing: where thousands of calls run, it is done less often."""
+LONGEST_PAUSE = 5.0
 
 
 def watch(
@@ -39,7 +43,8 @@ def watch(
     Args:
         *pools: The executors, opened before or after.
         rows: So many workers are shown at most, those whose call has run longest; of the others only their number.
-        interval: Seconds between two drawings; by default 0.25, and 5 where there is no terminal.
+        interval: Seconds between two drawings; by default 0.25, and 5 where there is no terminal. By default it is more
+            where drawing would take over a hundredth of the time.
         histogram: Show in the end how long calls took.
         stream: Where it is drawn; by default standard error, or the notebook.
 
@@ -206,6 +211,14 @@ class Board:
         """Draw, again and again."""
         supervisor.set_ready()
         assert self._screen is not None, "it is there before the task that draws on it"
+        took = 0.0
         while True:
-            await anyio.sleep(self._interval or self._screen.interval)
+            await anyio.sleep(self._interval or pause(self._screen.interval, took))
+            began = time.thread_time()
             self._screen.draw(self._lines(*self._screen.room()))
+            took = time.thread_time() - began
+
+
+def pause(usual: float, took: float) -> float:
+    """How long to wait until the next drawing, after one that took so much of the CPU."""
+    return min(max(usual, took / SHARE), max(usual, LONGEST_PAUSE))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aioparallel import ProcessExecutor, SerialExecutor, ThreadExecutor, wait_all, watch
+from aioparallel._seeing.board import pause
 from tests.tools import Gate, hold, until
 from tests.unit.seeing.test_screens import Glass, Tty
 
@@ -52,6 +53,15 @@ async def test_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.count("cpu: ") == 1
     assert "done 1" in shown
     assert "how long calls took in cpu:" in shown
+
+
+@pytest.mark.parametrize(
+    ("usual", "took", "expected"),
+    [(0.25, 0.0, 0.25), (0.25, 0.002, 0.25), (0.25, 0.02, 2.0), (0.25, 9.0, 5.0), (5, 9, 5)],
+)
+def test_pauses(usual: float, took: float, expected: float) -> None:
+    """Where a drawing takes long, they are as rare as it takes to cost a hundredth of the time; but not rarer than that."""
+    assert pause(usual, took) == expected
 
 
 async def test_watched_before_it_opens_and_after_it_closed() -> None:
