@@ -87,7 +87,7 @@ async def test_seen(late: bool, hosts: list[SshHost], tmp_path: Path) -> None:
         await until(lambda: any(isinstance(event, WorkerEnded) for event in events))
         assert [host.losses for host in pool.hosts] == [0, 0, 0]
     (ended,) = [event for event in events if isinstance(event, CallEnded)]
-    assert (ended.outcome, ended.copies, ended.won_by_copy) == ("done", 1, True)
+    assert (ended.outcome, ended.copies) == ("done", 1)
     killed = next(event for event in events if isinstance(event, WorkerEnded))
     assert (killed.asked, killed.reason) == (True, "killed by SIGKILL to cancel straggle_until")
     assert killed.worker != ended.worker
@@ -99,7 +99,7 @@ async def test_seen(late: bool, hosts: list[SshHost], tmp_path: Path) -> None:
 
 
 def straggle_until(log: Log, path: str) -> int:
-    """The first to begin hangs, the second one as long as there is no such file."""
+    """The first to begin hangs, most often the call and not its copy; the second one as long as there is no such file."""
     log.write(os.getpid())
     first = len(log.lines) == 1
     while first or not os.path.exists(path):
