@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from aioparallel import Backups, CallCancelledError, RemoteExecutor, SmartFuture, wait_any
+from aioparallel._seeing.runs import read_run
+from aioparallel.events import CallEnded, Event, WorkerEnded
 from aioparallel.testing import SshHost, ssh_hosts
 from tests.remote.netlab import netlab
 from tests.remote.openssh import World
@@ -63,6 +65,46 @@ async def test_straggler(hosts: list[SshHost], tmp_path: Path) -> None:
         assert (status.backups, status.backups_won, status.done, status.cancelled) == (1, 1, 1, 0)
         assert (status.deaths, status.failed) == (0, 0)
         assert status.backup_seconds > 0
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_seen(late: bool, hosts: list[SshHost], tmp_path: Path) -> None:
+    """A trace and an observer see the straggler, its copy and the kill, also if they come while both run."""
+    log, path, events = Log(str(tmp_path / "log")), tmp_path / "run.json", list[Event]()
+    async with RemoteExecutor(hosts, backups=SOON) as pool:
+        await until(lambda: all(host.state == "up" for host in pool.hosts))
+        if not late:
+            pool.trace(path)
+            pool.observe(events.append)
+        call = pool.options(idempotent=True).submit(straggle_until, log, str(tmp_path / "open"))
+        await until(lambda: begun(log, 2))
+        await until(lambda: sum(len(worker.running) for worker in pool.status(per_worker=True).per_worker) == 2)
+        if late:
+            pool.trace(path)
+            pool.observe(events.append)
+        (tmp_path / "open").touch()
+        await call
+        await until(lambda: any(isinstance(event, WorkerEnded) for event in events))
+        assert [host.losses for host in pool.hosts] == [0, 0, 0]
+    (ended,) = [event for event in events if isinstance(event, CallEnded)]
+    assert (ended.outcome, ended.copies) == ("done", 1)
+    killed = next(event for event in events if isinstance(event, WorkerEnded))
+    assert (killed.asked, killed.reason) == (True, "killed by SIGKILL to cancel straggle_until")
+    assert killed.worker != ended.worker
+    run = read_run(path)
+    lanes = {run.lanes[found.lane]: found.args["outcome"] for found in run.calls}
+    assert lanes == {killed.worker: "lost the race", ended.worker: "done"}
+    assert min(found.begun_at for found in run.calls) >= 0
+    assert max(found.duration for found in run.calls) < run.seconds
+
+
+def straggle_until(log: Log, path: str) -> int:
+    """The first to begin hangs, most often the call and not its copy; the second one as long as there is no such file."""
+    log.write(os.getpid())
+    first = len(log.lines) == 1
+    while first or not os.path.exists(path):
+        time.sleep(0.01)
+    return os.getpid()
 
 
 async def test_items_of_maps(hosts: list[SshHost], tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from aioparallel import (
     wait_all,
     wait_any,
 )
+from aioparallel.testing.fixtures import Faults
 
 # Functions
 
@@ -249,3 +250,11 @@ def inside_a_call() -> None:
 
 def outcomes(outcome: Outcome[str]) -> None:
     assert_type(outcome.value, str | None)
+
+
+# The test kit
+
+
+def test_kit(faults: Faults, pool: ProcessExecutor) -> None:
+    assert_type(faults.kill_worker(pool), int)
+    assert_type(faults.kill_worker(pool, 1), int)

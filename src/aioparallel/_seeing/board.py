@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 import anyio
 
 from .._futures.supervisor import Supervisor
-from .picture import Line, histogram, picture, summary
+from .picture import Line, histogram, news, picture, stuck, summary, usage
 from .screens import Screen, screen_for
 from .tally import Tally
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from .._executors.pool import Executor
     from .observers import Observation
 
-__all__ = ["Board", "watch"]
+__all__ = ["Board", "pause", "watch"]
+
+SHARE = 0.01
+"""So much of the time may be spent on drawing: where thousands of calls run, it is done less often."""
+LONGEST_PAUSE = 5.0
 
 
 def watch(
@@ -39,7 +43,8 @@ def watch(
     Args:
         *pools: The executors, opened before or after.
         rows: So many workers are shown at most, those whose call has run longest; of the others only their number.
-        interval: Seconds between two drawings; by default 0.25, and 5 where there is no terminal.
+        interval: Seconds between two drawings; by default 0.25, and 5 where there is no terminal. By default it is more
+            where drawing would take over a hundredth of the time.
         histogram: Show in the end how long calls took.
         stream: Where it is drawn; by default standard error, or the notebook.
 
@@ -151,7 +156,8 @@ class Board:
         for watched in self._watched:
             watched.observation.close()
         assert self._screen is not None, "it was opened"
-        self._screen.finish([*self.lines(), *(self._histograms() if self._histogram else ())])
+        width, _ = self._screen.room()
+        self._screen.finish([*self._lines(width, None), *(self._histograms() if self._histogram else ())])
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -167,15 +173,31 @@ class Board:
         Returns:
             Its lines, each with a ``text`` and a ``style``.
         """
+        return self._lines(None, None)
+
+    def _lines(self, width: int | None, height: int | None) -> list[Line]:
+        """The same, in so much room."""
         elapsed, now = time.monotonic() - self._began, time.time()
         whole = self._screen is None or self._screen.is_whole
         lines: list[Line] = []
-        for watched in self._watched:
+        for place, watched in enumerate(self._watched):
             if whole:
-                lines += picture(watched.pool, watched.tally, elapsed=elapsed, now=now, rows=self._rows)
+                share = None if height is None else (height - len(lines)) // (len(self._watched) - place)
+                lines += picture(
+                    watched.pool,
+                    watched.tally,
+                    elapsed=elapsed,
+                    now=now,
+                    rows=self._rows,
+                    width=width,
+                    height=share,
+                )
             else:
-                lines.append(Line(summary(watched.pool.status(), watched.tally, elapsed, None)))
-                lines += [Line(f"{watched.pool.name}: {text}") for _, text in watched.tally.news]
+                status, tally = watched.pool.status(per_worker=True), watched.tally
+                busy = usage(status.per_worker, tally, elapsed, now)
+                lines.append(Line(summary(status, tally, elapsed, busy)))
+                trouble = (*stuck(status.per_worker, tally, now), *news(tally))
+                lines += [Line(f"{status.name}: {line.text.lstrip()}") for line in trouble]
         return lines
 
     def _histograms(self) -> list[Line]:
@@ -189,6 +211,14 @@ class Board:
         """Draw, again and again."""
         supervisor.set_ready()
         assert self._screen is not None, "it is there before the task that draws on it"
+        took = 0.0
         while True:
-            await anyio.sleep(self._interval or self._screen.interval)
-            self._screen.draw(self.lines())
+            await anyio.sleep(self._interval or pause(self._screen.interval, took))
+            began = time.thread_time()
+            self._screen.draw(self._lines(*self._screen.room()))
+            took = time.thread_time() - began
+
+
+def pause(usual: float, took: float) -> float:
+    """How long to wait until the next drawing, after one that took so much of the CPU."""
+    return min(max(usual, took / SHARE), max(usual, LONGEST_PAUSE))

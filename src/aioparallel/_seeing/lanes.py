@@ -27,13 +27,14 @@ class OneLane:
     Args:
         machine: The number of the machine that the worker is on.
         new_lane: Makes a lane, given its number at this worker, from 0 on; returns what it is called in the file.
+        since: When the trace began: what began before is drawn from there on.
     """
 
-    def __init__(self, machine: int, new_lane: Callable[[int], int]) -> None:
+    def __init__(self, machine: int, new_lane: Callable[[int], int], since: float = 0.0) -> None:
         self.machine = machine
         self.first = new_lane(0)
         self._held: list[Span] = []
-        self._last = 0.0
+        self._last = since
         """When the last call ended that has its place."""
         self._next = math.inf
         """When the call began that is seen to run."""
@@ -84,14 +85,16 @@ class ManyLanes:
     Args:
         machine: The number of the machine that the worker is on.
         new_lane: Makes a lane, given its number at this worker, from 0 on; returns what it is called in the file.
+        since: When the trace began: what began before is drawn from there on.
     """
 
-    def __init__(self, machine: int, new_lane: Callable[[int], int]) -> None:
+    def __init__(self, machine: int, new_lane: Callable[[int], int], since: float = 0.0) -> None:
         self.machine = machine
         self.first = new_lane(0)
         self._new_lane = new_lane
         self._count = 1
-        self._free = [(0.0, self.first)]
+        self._since = since
+        self._free = [(since, self.first)]
         """Of each lane where no call is seen to run: when its last one ended; the earliest comes first."""
         self._begun: dict[int, float] = {}
         """Of the others: when their call began."""
@@ -99,6 +102,8 @@ class ManyLanes:
 
     def add(self, begun_at: float, duration: float, text: str) -> None:
         """A call has ended."""
+        if begun_at < self._since:
+            begun_at, duration = self._since, duration - (self._since - begun_at)
         duration = max(duration, 0.0)
         free = self._free
         if free and free[-1][0] <= begun_at:  # as it is most of the time
@@ -116,6 +121,7 @@ class ManyLanes:
 
     def begin(self, begun_at: float) -> tuple[float, int] | None:
         """A call runs: when it began, and on which lane."""
+        begun_at = max(begun_at, self._since)
         lane = self._take(begun_at)
         self._begun[lane] = begun_at
         return begun_at, lane

@@ -145,7 +145,7 @@ class Observers:
             None if seat is None else seat.site.name,
             outcome,
             call.attempts,
-            0 if race is None else race.number,
+            call.copies,
             race is not None and race.winner not in (None, call),
             items,
             call.queued_at,
@@ -174,7 +174,8 @@ class Observers:
             reason = f"could not be set up: {carrier.start_failure.rstrip().rpartition(chr(10))[2]}"
         elif call is not None:
             reason += f" {WHY[call.stop]} {call.name}"
-        self.worker_ended(carrier.seat, asked, reason, None if call is None else call.future.id, gone.max_rss)
+        future = getattr(call, "future", None)  # a call whose copy won is settled by now
+        self.worker_ended(carrier.seat, asked, reason, None if future is None else future.id, gone.max_rss)
 
     def crews_started(self, seats: Iterable[Seat]) -> None:
         """Workers have started that are none of their own: they stand for all threads, tasks or places of a pool."""

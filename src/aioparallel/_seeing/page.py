@@ -53,13 +53,15 @@ def page(run: Run, title: str) -> str:
 
 def _summary(run: Run) -> str:
     lanes = by_lane(run)
-    failed, still = sum(call.failed for call in run.calls), unfinished(run)
+    whole, still = [call for call in run.calls if call.is_last], unfinished(run)
+    retried = sum(bool(call.args.get("again")) for call in run.calls)
     busy = sum(lane.busy for lane in lanes) / len(lanes) if lanes else 0.0
     when = "" if run.began is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.began))
     facts = [
         ("took", seconds(run.seconds)),
-        ("calls", count(len(run.calls))),
-        ("failed", count(failed)),
+        ("calls", count(len(whole))),
+        ("failed", count(sum(call.failed for call in whole))),
+        ("retried", count(retried) if retried else ""),
         ("unfinished", count(len(still)) if still else ""),
         ("lanes", count(len(lanes))),
         ("busy", f"{busy:.0%}"),

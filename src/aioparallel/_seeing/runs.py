@@ -37,6 +37,11 @@ class TracedCall(NamedTuple):
         return self.args.get("outcome") == "failed"
 
     @property
+    def is_last(self) -> bool:
+        """Whether it decided how its call went on; others were tried again, or lost to a copy."""
+        return not self.args.get("again") and self.args.get("outcome") not in {"lost the race", "lost"}
+
+    @property
     def unfinished(self) -> bool:
         """Whether it ran when the trace ended."""
         return self.args.get("outcome") == UNFINISHED

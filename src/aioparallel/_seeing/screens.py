@@ -8,6 +8,7 @@ import importlib
 import os
 import shutil
 import sys
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -18,6 +19,8 @@ __all__ = ["Cell", "Plain", "Screen", "Terminal", "screen_for"]
 
 STYLES = {"head": "1", "bad": "31", "warn": "33", "dim": "2"}
 LINE_SECONDS = 5.0
+PLAIN = str.maketrans("·…▏▎▍▌▋▊▉█", "|.   #####")
+"""What is written where only the letters of some language can be."""
 
 
 class Screen(ABC):
@@ -30,6 +33,10 @@ class Screen(ABC):
 
     interval = 0.25
     is_whole = True
+
+    def room(self) -> tuple[int | None, int | None]:
+        """So many characters fit into a line, and so many lines; ``None`` for any number."""
+        return None, None
 
     @abstractmethod
     def draw(self, lines: list[Line]) -> None:
@@ -61,7 +68,10 @@ class _Written(Screen):
     def _write(self, text: str) -> None:
         stream = self._stream or sys.stderr
         if stream is not None:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError, LookupError):
+                encoding = getattr(stream, "encoding", None)
+                if encoding and not encoding.lower().startswith("utf"):  # a replacement must not be any wider
+                    text = text.translate(PLAIN).encode(encoding, "replace").decode(encoding)
                 stream.write(text)
                 stream.flush()
 
@@ -81,9 +91,14 @@ class Terminal(_Written):
         self._size = size
         self._is_plain = bool(os.environ.get("NO_COLOR"))
 
+    def room(self) -> tuple[int, int]:
+        """What the terminal has, but for the line where the cursor rests, and the last column and line."""
+        columns, lines = self._size()
+        return columns - 1, max(1, lines - 2)
+
     def draw(self, lines: list[Line]) -> None:
         """Draw, and go back to where that began."""
-        shown = lines[: max(1, self._size().lines - 2)]
+        shown = lines[: self.room()[1]]
         self._write(f"\x1b[K\n{self._frame(shown)}\x1b[{len(shown) + 1}A")
 
     def finish(self, lines: list[Line]) -> None:
@@ -95,7 +110,7 @@ class Terminal(_Written):
         return "".join(f"\r{self._styled(line, width)}\x1b[K\n" for line in lines) + "\x1b[J"
 
     def _styled(self, line: Line, width: int) -> str:
-        text = line.text[:width]
+        text = _cut(_clean(line.text), width)
         return text if self._is_plain or not line.style else f"\x1b[{STYLES[line.style]}m{text}\x1b[0m"
 
 
@@ -111,7 +126,7 @@ class Plain(_Written):
 
     def draw(self, lines: list[Line]) -> None:
         """Write what was not written the last time."""
-        texts = [line.text for line in lines]
+        texts = [_clean(line.text) for line in lines]
         self._write("".join(f"{text}\n" for text in texts if text not in self._last))
         self._last = set(texts)
 
@@ -119,6 +134,22 @@ class Plain(_Written):
         """Write it all."""
         self._last = set()
         self.draw(lines)
+
+
+def _clean(text: str) -> str:
+    """A text that moves no cursor: what calls fail with may come from anywhere."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
+
+
+def _cut(text: str, width: int) -> str:
+    """What of a text fits into so many places, of which some letters take two, and some none."""
+    if text.isascii():
+        return text[:width]
+    for place, char in enumerate(text):
+        width -= 0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
+        if width < 0:
+            return text[:place]
+    return text
 
 
 class Cell(Screen):

@@ -106,8 +106,8 @@ class Scribe:
         self._machines: dict[str | None, int] = {}
         self._lanes: dict[str, Lanes] = {}
         self._tids = 0
-        self._copies: dict[int, list[CallPlaced]] = {}
-        """Where calls that have backup copies were sent to, and these."""
+        self._copies: dict[int, dict[CallPlaced, float | None]] = {}
+        """Where calls that have backup copies were sent to, and these; and when a worker ended that had one."""
         self._begun: dict[tuple[int, str], tuple[str, Lanes, int]] = {}
         """Calls that were written when they were seen to run, by number and worker: name, lanes, and the lane."""
         self._handlers: dict[type, Callable[[Any], object]] = {
@@ -142,9 +142,9 @@ class Scribe:
     # Calls
 
     def _call_placed(self, event: CallPlaced) -> None:
-        members = self._copies.setdefault(event.id, [])
+        members = self._copies.setdefault(event.id, {})
         if all((member.worker, member.attempt) != (event.worker, event.attempt) for member in members):
-            members.append(event)
+            members[event] = None
 
     def _call_ended(self, event: CallEnded, error: str = "") -> None:
         at, number, name, worker, host, outcome, attempts, _, won, items, queued_at, begun_at, duration, _ = event
@@ -159,14 +159,21 @@ class Scribe:
         if worker is not None:
             self._ran(number, name, worker, host, begun_at, at, duration, what)
         if self._copies:
-            for copy in self._copies.pop(number, ()):
-                if copy.worker != worker:  # it lost, and was stopped
-                    what = f'"attempt":{copy.attempt},"outcome":"lost the race","backup":{_json(copy.backup)}'
-                    self._ran(number, name, copy.worker, copy.host, copy.at, at, None, what)
+            self._lost(number, worker, at)
+
+    def _lost(self, number: int, winner: str | None, at: float) -> None:
+        """Of the copies of a call one decided how it went on; the others were stopped, if they had not ended before."""
+        for copy, ended_at in self._copies.pop(number, {}).items():
+            if copy.worker != winner:
+                outcome = "lost the race" if ended_at is None else "lost"
+                what = f'"attempt":{copy.attempt},"outcome":"{outcome}","backup":{_json(copy.backup)}'
+                self._ran(number, copy.name, copy.worker, copy.host, copy.at, ended_at or at, None, what)
 
     def _call_retried(self, event: CallRetried, error: str) -> None:
         what = f'"attempt":{event.attempt},"outcome":"failed","again":true,"error":{json.dumps(error)}'
         self._ran(event.id, event.name, event.worker, event.host, event.begun_at, event.at, None, what)
+        if self._copies:
+            self._lost(event.id, event.worker, event.at)
 
     def _ran(
         self,
@@ -255,6 +262,10 @@ class Scribe:
     def _worker_ended(self, event: WorkerEnded) -> None:
         self._known(Known(event.worker, event.host, 1))
         name = f"ended: {event.reason}" if event.asked else f"died: {event.reason}"
+        for members in self._copies.values():
+            for member, ended_at in members.items():
+                if member.worker == event.worker and ended_at is None:
+                    members[member] = event.at
         what = f'"pid":{_json(event.pid)},"asked":{_json(event.asked)},"max_rss":{_json(event.max_rss)}'
         self._of_worker(name, event.worker, event.at, what)
 
@@ -282,8 +293,8 @@ class Scribe:
     # Names
 
     def _micros(self, at: float) -> str:
-        """A time as the file has it."""
-        return f"{(at - self._began) * 1e6:.1f}"
+        """A time as the file has it: none before its beginning, which viewers would leave out."""
+        return f"{max(0.0, at - self._began) * 1e6:.1f}"
 
     def _machine(self, host: str | None) -> int:
         number = self._machines.get(host)
@@ -301,7 +312,7 @@ class Scribe:
             self._call_it("thread_name", machine, self._tids, worker if not number else f"{worker} ({number + 1})")
             return self._tids
 
-        lanes = self._lanes[worker] = (OneLane if width == 1 else ManyLanes)(machine, new_lane)
+        lanes = self._lanes[worker] = (OneLane if width == 1 else ManyLanes)(machine, new_lane, self._began)
         return lanes
 
     def _call_it(self, what: str, machine: int, lane: int, name: str) -> None:

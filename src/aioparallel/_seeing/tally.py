@@ -24,7 +24,7 @@ class Record:
     def __init__(self) -> None:
         self.done = self.failed = self.cancelled = self.retried = self.deaths = self.items = 0
         self.busy = 0.0
-        """Seconds it spent in calls that have ended."""
+        """Seconds it spent in calls that have ended, and in attempts that failed."""
         self.latencies = Latencies()
 
     def add(self, event: CallEnded) -> None:
@@ -59,8 +59,7 @@ class Tally:
         if isinstance(event, CallEnded):
             self._ended(event)
         elif isinstance(event, CallRetried):
-            self.total.retried += 1
-            self._of(event.worker).retried += 1
+            self._retried(event)
         elif isinstance(event, WorkerEnded):
             self._died(event)
         elif isinstance(event, HostLost):
@@ -78,6 +77,12 @@ class Tally:
             what = f"{event.name}: {type(event.error).__name__}: {first_line(event.error)}"
             self.failures[what if what in self.failures or len(self.failures) < KINDS else "others"] += 1
 
+    def _retried(self, event: CallRetried) -> None:
+        for record in (self.total, self._of(event.worker)):
+            record.retried += 1
+            if event.begun_at is not None:
+                record.busy += max(0.0, event.at - event.begun_at)
+
     def _died(self, event: WorkerEnded) -> None:
         if not event.asked:
             self.total.deaths += 1
@@ -86,6 +91,9 @@ class Tally:
             self._tell(event.at, f"{event.worker}{process} died: {event.reason}")
 
     def _tell(self, at: float, text: str) -> None:
+        """Once, when it was last: what is tried again and again must not push out everything else."""
+        for old in [told for told in self.news if told[1] == text]:
+            self.news.remove(old)
         self.news.append((at, text))
 
     def _of(self, worker: str) -> Record:

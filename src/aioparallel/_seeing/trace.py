@@ -35,7 +35,7 @@ from asyncio import TimerHandle
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 
-from .._model.events import CallEnded, CallRetried, Event, PoolClosed
+from .._model.events import CallEnded, CallPlaced, CallRetried, Event, PoolClosed
 from .._policy.seats import Standing
 from .scribe import Counted, Failed, Known, Note, RunningNow, Runs, Scribe
 from .workers import running_calls
@@ -265,6 +265,10 @@ class _Watched:
         seats = () if pool._run is None else pool._run.ledger.seats
         ready = [seat for seat in seats if seat.standing is Standing.READY]
         self.notes: list[Note] = [Known(str(seat), seat.site.name, seat.width) for seat in ready]
+        for seat, call, begun_at in running_calls(pool):
+            if call.race is not None:  # of its members nobody will tell any more
+                where, is_copy = (str(seat), seat.site.name), call.race.call is not call
+                self.notes.append(CallPlaced(begun_at, call.future.id, call.name, *where, call.attempts, is_copy))
 
     def __call__(self, event: Event) -> None:
         """This has happened: it is noted, and looked at later."""

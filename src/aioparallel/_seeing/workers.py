@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._executors.pool import Executor
     from .._policy.seats import Seat
 
-__all__ = ["memory_of", "running_calls", "workers_of"]
+__all__ = ["doing_of", "memory_of", "running_calls", "workers_of"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -54,6 +54,22 @@ def _status(seat: Seat, running: list[RunningCall]) -> WorkerStatus:
         starting_since=getattr(seat.carrier, "asked_at", None) if seat.standing is Standing.STARTING else None,
         memory=memory_of(pid) if seat.site.name is None else getattr(seat.carrier, "memory", None),
     )
+
+
+def doing_of(pid: int | None) -> str | None:
+    """What a process of this machine does at this moment, in words; ``None`` where that cannot be seen."""
+    states = set()
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                states.add(file.read().rpartition(b") ")[2][:1])
+    except OSError:
+        return None
+    if b"R" in states:
+        return "computes"
+    if b"D" in states:
+        return "waits for a disk or the like"
+    return "was stopped" if states & {b"T", b"t"} else "waits, and computes nothing"
 
 
 def memory_of(pid: int | None) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import pytest_asyncio
 
@@ -52,7 +52,10 @@ class Faults:
 
     def __init__(self) -> None:
         self._dropped: list[SshHost] = []
-        self.kill_worker: Callable[[Executor, int], int] = kill_worker
+
+    def kill_worker(self, pool: Executor, index: int = 0) -> int:
+        """Kill a worker process of an executor, and return its number (see :func:`aioparallel.testing.kill_worker`)."""
+        return kill_worker(pool, index)
 
     def drop_host(self, host: SshHost) -> None:
         """Let a host vanish (see :func:`aioparallel.testing.drop_host`)."""

@@ -7,11 +7,13 @@ import io
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from aioparallel import ProcessExecutor, SerialExecutor, ThreadExecutor, watch
-from tests.tools import until
+from aioparallel import ProcessExecutor, SerialExecutor, ThreadExecutor, wait_all, watch
+from aioparallel._seeing.board import pause
+from tests.tools import Gate, hold, until
 from tests.unit.seeing.test_screens import Glass, Tty
 
 
@@ -23,8 +25,20 @@ async def test_sparse_lines() -> None:
             await one.submit(pow, 2, 10)
             await until(lambda: "io: " in stream.getvalue())
         assert "done 1" in stream.getvalue()
+        assert "1 workers 0% busy" in stream.getvalue()
     assert "here: " in stream.getvalue()
     assert "\x1b" not in stream.getvalue()
+
+
+async def test_lines_tell_what_is_stuck(tmp_path: Path) -> None:
+    """Also without a terminal it is told which call is slow, and where."""
+    gate, stream = Gate(str(tmp_path / "gate")), io.StringIO()
+    async with ThreadExecutor(1, name="io") as pool, watch(pool, stream=stream, interval=0.05):
+        await wait_all([pool.submit(pow, 2, n) for n in range(20)])
+        held = pool.submit(hold, gate)
+        await until(lambda: "io: slow: hold on io for " in stream.getvalue())
+        gate.open()
+        await held
 
 
 async def test_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +53,15 @@ async def test_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown.count("cpu: ") == 1
     assert "done 1" in shown
     assert "how long calls took in cpu:" in shown
+
+
+@pytest.mark.parametrize(
+    ("usual", "took", "expected"),
+    [(0.25, 0.0, 0.25), (0.25, 0.002, 0.25), (0.25, 0.02, 2.0), (0.25, 9.0, 5.0), (5, 9, 5)],
+)
+def test_pauses(usual: float, took: float, expected: float) -> None:
+    """Where a drawing takes long, they are as rare as it takes to cost a hundredth of the time; but not rarer than that."""
+    assert pause(usual, took) == expected
 
 
 async def test_watched_before_it_opens_and_after_it_closed() -> None:

@@ -72,6 +72,17 @@ def test_all_that_is_known() -> None:
     assert "Nothing failed." in page(Run(), "x")
 
 
+def test_attempts_are_not_calls() -> None:
+    """A call that was tried again, or raced with a copy, is counted once, by its end."""
+    found = Run(lanes={(1, 1): "a"})
+    for outcome in ({"outcome": "failed", "again": True}, {"outcome": "lost the race"}, {"outcome": "done"}):
+        found.calls.append(TracedCall((1, 1), "f", 0.0, 0.1, {"id": 1, **outcome}))
+    text = page(found, "x")
+    assert "<b>1</b><span>calls</span>" in text
+    assert "<b>0</b><span>failed</span>" in text
+    assert "<b>1</b><span>retried</span>" in text
+
+
 def test_what_ran_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that never ended are listed with their lanes, the longest in front; without any there is no list."""
     found = run(2)

@@ -11,16 +11,29 @@ from typing import Any, NoReturn
 
 import pytest
 
-from aioparallel import CoroutineExecutor, PoolStatus, ProcessExecutor, ThreadExecutor, WorkerLostError, wait_all
+from aioparallel import (
+    CoroutineExecutor,
+    PoolStatus,
+    ProcessExecutor,
+    RunningCall,
+    ThreadExecutor,
+    WorkerLostError,
+    WorkerStatus,
+    wait_all,
+)
 from aioparallel._policy.latency import Latencies
 from aioparallel._seeing.picture import Line, histogram, picture, summary
 from aioparallel._seeing.tally import Tally
+from aioparallel.events import WorkerEnded
 from tests.tools import Gate, hold, hold_async, until
+from tests.unit.seeing.test_tally import ended
 
 
-def shot(pool: Any, tally: Tally, *, elapsed: float = 10.0, ahead: float = 0.0, rows: int = 20) -> list[Line]:
+def shot(
+    pool: Any, tally: Tally, *, elapsed: float = 10.0, ahead: float = 0.0, rows: int = 20, **room: int
+) -> list[Line]:
     """What is shown of a pool, now or some time ahead."""
-    return picture(pool, tally, elapsed=elapsed, now=time.time() + ahead, rows=rows)
+    return picture(pool, tally, elapsed=elapsed, now=time.time() + ahead, rows=rows, **room)
 
 
 def texts(lines: list[Line]) -> str:
@@ -75,12 +88,31 @@ async def test_what_is_slow(tmp_path: object) -> None:
             await wait_all([pool.submit(pow, 2, n) for n in range(20)])
             waiting = pool.submit(hold, gate)
             await until(lambda: gate.entered)
-            (quick,) = [line for line in shot(pool, tally) if " running " in line.text and "hold" in line.text]
-            (slow,) = [line for line in shot(pool, tally, ahead=3) if " running " in line.text and "hold" in line.text]
-        assert ("slow" in quick.text, quick.style) == (False, "")
-        assert ("slow" in slow.text, slow.style) == (True, "warn")
+            (quick,) = [line for line in shot(pool, tally) if "hold" in line.text]
+            slow, _ = [line for line in shot(pool, tally, ahead=3) if "hold" in line.text]
+            stuck, _ = [line for line in shot(pool, tally, ahead=5000, width=79) if "hold" in line.text]
+        assert (quick.text.split()[1], quick.style) == ("running", "")
+        assert (slow.text.split()[1], slow.style) == ("slow", "warn")
+        assert stuck.text.split()[1:6] == ["slow", "hold", "1", "h", "23"]
         gate.open()
         await waiting
+
+
+async def test_why_it_is_slow() -> None:
+    """Of a slow call it is said against what it is slow, and what its process does."""
+    tally = Tally()
+    async with ProcessExecutor(1, name="cpu") as pool:
+        with pool.observe(tally):
+            await wait_all([pool.submit(pow, 2, n) for n in range(20)])
+            waiting = pool.submit(time.sleep, 600)
+            await until(lambda: pool.status().running == 1)
+            (line,) = [line for line in shot(pool, tally, ahead=60) if line.text.startswith("  slow: ")]
+            waiting.cancel()
+    assert line.style == "warn"
+    assert "slow: sleep on cpu-0 for 1 min" in line.text
+    assert "while 95 in 100 calls took " in line.text
+    if os.path.exists("/proc/self/task"):
+        assert line.text.rpartition("its process ")[2] in {"waits, and computes nothing", "computes"}
 
 
 async def test_what_failed_and_why() -> None:
@@ -111,8 +143,95 @@ async def test_top_rows(tmp_path: object) -> None:
         lines = shot(pool, tally, rows=5)
         gate.open()
         await wait_all(calls)
-    assert sum("call" in line.text and "running" in line.text for line in lines[2:]) == 5
-    assert "and 25 more: 25 running, none for longer than" in texts(lines)
+    assert sum("call" in line.text and "running" in line.text for line in lines[2:]) == 4
+    assert "and 26 more: 26 running, none for longer than" in texts(lines)
+
+
+def status_of(*workers: WorkerStatus, **fields: Any) -> Any:
+    """A pool with such a status."""
+    status = PoolStatus("cpu", "process", len(workers), 12_345, 1, 0, 0, 0, per_worker=workers, **fields)
+    return SimpleNamespace(status=lambda per_worker: status, name="cpu")
+
+
+def worker(number: int, *running: RunningCall, name: str = "cpu") -> WorkerStatus:
+    """One of many."""
+    return WorkerStatus(f"{name}-{number}", None, number, 4000 + number, "ready", 1, running, 0, 0, 52_000_000)
+
+
+def troubled() -> Tally:
+    """What happened where much went wrong."""
+    tally = Tally()
+    for n in range(9):
+        tally(ended(at=float(n), name="bad", outcome="failed", error=ValueError(f"no {n % 4}")))
+        tally(WorkerEnded(float(n), f"cpu-{n}", None, n, n, False, f"killed by SIGKILL in die{n}", n, None))
+    return tally
+
+
+@pytest.mark.parametrize("width", [39, 59, 79, 119, 199])
+def test_narrow_terminals(width: int) -> None:
+    """However narrow the terminal, it shows what runs where and since when, whole; and what there is room for."""
+    now = time.time()
+    calls = [RunningCall(1, "crunch", 1, now - 59.0 * 60, False), RunningCall(2, "other", 1, now - 12.3, False)]
+    pool = status_of(worker(0, calls[0]), worker(1, calls[1]), worker(2))
+    lines = shot(pool, troubled(), width=width)
+    assert max(len(line.text) for line in lines) <= width
+    rows = " ".join(texts(lines).split())
+    assert "slow crunch 59 min 0 s" in rows
+    assert "slow other 12.3 s" in rows
+    head = " ".join(line.text.strip() for line in lines if line.style == "head")
+    assert ("failed 9" in head, "deaths 9" in head) == (True, True)
+    (columns,) = [line.text.split() for line in lines if line.text.split()[0] == "worker"]
+    assert [name for name in ("busy", "memory", "pid") if name in columns] == {
+        39: [],
+        59: ["busy"],
+        79: ["busy"],
+        119: ["busy", "memory", "pid"],
+        199: ["busy", "memory", "pid"],
+    }[width]
+
+
+def test_low_terminals() -> None:
+    """Many workers leave room for what failed and why, also on a low terminal."""
+    lines = shot(status_of(*map(worker, range(30))), troubled(), width=79, height=22)
+    assert len(lines) == 22
+    assert "and " in texts(lines)
+    assert "killed by SIGKILL in die8" in texts(lines)
+    assert "failed 3 x  bad: ValueError: no 0" in texts(lines)
+
+
+def test_long_names() -> None:
+    """Names of workers on hosts are shown up to the name of the host where there is room, and else leave room for age."""
+    call = RunningCall(1, "crunch", 1, time.time() - 12.3, False)
+    pool = status_of(worker(0, call, name="farm@node17.cluster.example.com"))
+    wide, narrow = (shot(pool, Tally(), width=width)[-1].text for width in (119, 79))
+    assert "farm@node17.cluster.example.com-0 " in wide
+    assert "farm@node17.cluster" in narrow
+    assert "12.3 s" in narrow
+
+
+def test_many_hosts() -> None:
+    """Of many hosts those in trouble are shown, and of the others how many there are, and how they stand."""
+    hosts = [
+        SimpleNamespace(
+            name=f"node{n}",
+            state="waiting" if n == 77 else "up",
+            slots=8,
+            running=0 if n == 77 else 3,
+            held=9,
+            trip=None,
+            losses=0,
+            error=OSError("no route") if n == 77 else None,
+        )
+        for n in range(100)
+    ]
+    pool = status_of(worker(0))
+    pool.hosts = hosts
+    lines = shot(pool, Tally(), width=79, height=22)
+    assert len(lines) <= 22
+    assert "  node77: waiting · no route" in texts(lines)
+    assert "more hosts: 9" in texts(lines)
+    assert "slots busy" in texts(lines)
+    assert "cpu-0 " in lines[-1].text
 
 
 async def test_closed_pool() -> None:

@@ -109,6 +109,37 @@ def test_no_wider_and_higher_than_the_terminal() -> None:
     assert glass.row == 0
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("計算計算計算", "計算計算"),  # two places each
+        ("e\u0301" * 12, "e\u0301" * 9),  # an accent takes none
+        ("ab\rcd\x1b[2Jef", "ab cd [2J"),
+    ],
+)
+def test_letters_that_are_no_place_wide(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wide letters are counted as the terminal does, and what would move its cursor is a space."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream = Tty()
+    terminal(stream, columns=10).draw(board(text))
+    assert f"\r{shown}\x1b[K\n" in stream.getvalue()
+
+
+@pytest.mark.parametrize("errors", ["strict", "backslashreplace"])
+def test_a_terminal_without_all_letters(errors: str) -> None:
+    """Where not every letter can be written, another one of the same width is."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii", errors=errors)
+    Plain(stream).draw(board("cpu · é █"))
+    assert raw.getvalue() == b"cpu | ? #\n"
+
+
+def test_room() -> None:
+    """A terminal has room for its own width and height, less what drawing needs; a log has any."""
+    assert terminal(Tty(), columns=80, lines=24).room() == (79, 22)
+    assert Plain().room() == (None, None)
+
+
 def test_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines have colours, unless NO_COLOR says otherwise."""
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -46,6 +46,14 @@ def test_calls() -> None:
     assert tally.failures == {"f: ValueError: bad": 1}
 
 
+def test_attempts_keep_a_worker_busy() -> None:
+    """The time of an attempt that failed is time that its worker was busy, though the call goes on."""
+    tally = Tally()
+    tally(CallRetried(5.0, 1, "f", "w", None, 1, 2.0, 0.0, ValueError("bad")))
+    assert (tally.total.busy, tally.by_worker["w"].busy) == (3.0, 3.0)
+    assert tally.total.latencies.count == 0
+
+
 def test_deaths() -> None:
     """A worker that died is remembered with what is known of that; one that was asked to end is not."""
     tally = Tally()
@@ -63,6 +71,15 @@ def test_hosts() -> None:
     tally(HostLost(3.0, "node2", OSError("node2: refused"), True))
     assert [text for _, text in tally.news] == ["node1 is lost: no route", "node2 cannot be used: refused"]
     assert tally.slots == {"node1": 4}
+
+
+def test_a_host_that_is_tried_again_and_again() -> None:
+    """What is told of a host over and over is remembered once, when it was last, and pushes out no death."""
+    tally = Tally()
+    tally(WorkerEnded(1.0, "cpu-1", None, 1, 8, False, "killed by SIGKILL in f", 3, None))
+    for at in range(2, 50):
+        tally(HostLost(float(at), "node1", OSError("refused"), False))
+    assert list(tally.news) == [(1.0, "cpu-1 (pid 8) died: killed by SIGKILL in f"), (49.0, "node1 is lost: refused")]
 
 
 def test_many_failures() -> None:

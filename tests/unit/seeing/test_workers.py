@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 
+import pytest
+
 from aioparallel import ProcessExecutor, ThreadExecutor
-from aioparallel._seeing.workers import memory_of
-from tests.tools import Gate, hold, until
+from aioparallel._seeing.workers import doing_of, memory_of
+from tests.tools import Gate, hold, until, wait_for
 
 
 def test_memory() -> None:
@@ -48,3 +51,21 @@ async def test_oldest_first(tmp_path: object) -> None:
         assert [call.id for call in worker.running] == [call.id for call in calls[:2]]
         assert (worker.name, worker.width, worker.waiting, worker.pid) == ("io", 2, 1, None)
         gate.open()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs /proc")
+def test_what_a_process_does() -> None:
+    """It is seen whether a process computes, waits, or was stopped; of one that is not there, nothing."""
+    with subprocess.Popen([sys.executable, "-c", "input()\nwhile True: pass"], stdin=subprocess.PIPE) as process:
+        try:
+            wait_for(lambda: doing_of(process.pid) == "waits, and computes nothing")
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+            wait_for(lambda: doing_of(process.pid) == "computes")
+            process.send_signal(signal.SIGSTOP)
+            wait_for(lambda: doing_of(process.pid) == "was stopped")
+        finally:
+            process.kill()
+    assert doing_of(process.pid) is None
+    assert doing_of(None) is None
