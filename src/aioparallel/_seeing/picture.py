@@ -13,7 +13,7 @@ from .._model.status import PoolStatus, RunningCall, WorkerStatus
 from .._policy.latency import Latencies
 from .tally import Record, Tally, first_line
 from .words import count, seconds, size
-from .workers import doing_of
+from .workers import doing_of, held_back
 
 if TYPE_CHECKING:
     from .._executors.pool import Executor
@@ -123,7 +123,10 @@ def picture(
     status = pool.status(per_worker=True)
     workers = status.per_worker
     above = list(_fit(Line(summary(status, tally, elapsed, usage(workers, tally, elapsed, now)), "head"), width, 4))
-    idle = status.queued and not status.workers
+    waiting = held_back(pool)
+    if waiting:
+        above.append(Line(f"  {count(waiting)} of the queued wait for their arguments, or for a limit", "dim"))
+    idle = status.queued > waiting and not status.workers
     below = [each for line in (*stuck(workers, tally, now), *news(tally)) for each in _fit(line, width)]
     hosts: Sequence[Any] = getattr(pool, "hosts", ())
     for_hosts = for_workers = rows

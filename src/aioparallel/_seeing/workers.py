@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._executors.pool import Executor
     from .._policy.seats import Seat
 
-__all__ = ["doing_of", "memory_of", "running_calls", "workers_of"]
+__all__ = ["doing_of", "held_back", "memory_of", "running_calls", "workers_of"]
 
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
@@ -54,6 +54,12 @@ def _status(seat: Seat, running: list[RunningCall]) -> WorkerStatus:
         starting_since=getattr(seat.carrier, "asked_at", None) if seat.standing is Standing.STARTING else None,
         memory=memory_of(pid) if seat.site.name is None else getattr(seat.carrier, "memory", None),
     )
+
+
+def held_back(pool: Executor) -> int:
+    """How many of the queued calls wait for something else than a worker: for their arguments, or for a limit."""
+    run = getattr(pool, "_run", None)
+    return 0 if run is None else len(run.waiting)
 
 
 def doing_of(pid: int | None) -> str | None:

@@ -13,6 +13,7 @@ import pytest
 
 from aioparallel import (
     CoroutineExecutor,
+    Limit,
     PoolStatus,
     ProcessExecutor,
     RunningCall,
@@ -113,6 +114,20 @@ async def test_why_it_is_slow() -> None:
     assert "while 95 in 100 calls took " in line.text
     if os.path.exists("/proc/self/task"):
         assert line.text.rpartition("its process ")[2] in {"waits, and computes nothing", "computes"}
+
+
+async def test_what_waits_for_no_worker(tmp_path: object) -> None:
+    """It is said how many calls wait for a limit or their arguments, though workers are free."""
+    gate = Gate(f"{tmp_path}/gate")
+    async with ThreadExecutor(4) as pool:
+        limited = pool.options(limit=Limit(concurrency=1))
+        calls = [limited.submit(hold, gate) for _ in range(3)]
+        calls.append(pool.submit(str, calls[0]))
+        await until(lambda: gate.entered)
+        assert Line("  3 of the queued wait for their arguments, or for a limit", "dim") in shot(pool, Tally())
+        gate.open()
+        await wait_all(calls)
+        assert "of the queued" not in texts(shot(pool, Tally()))
 
 
 async def test_what_failed_and_why() -> None:
