@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import signal
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from aioparallel import StatefulPool
+from aioparallel import PicklingError, StatefulPool
 from tests.remote.openssh import Sshd, World, send
 from tests.remote.pools import Open, is_up, open_pool, parent_of, status_of
 from tests.tools import until
@@ -114,6 +116,15 @@ async def test_what_a_host_lacks_is_named(sshd: Start, open_pool: Open, project:
     said = str(caught.value)
     assert f"No module named 'pytest_timeout' on host '{host.name}'" in said
     assert "pip install 'pytest-timeout==" in said
+
+
+async def test_a_compiled_module_is_named(sshd: Start, open_pool: Open, project: Project) -> None:
+    """A package of the user's with a compiled part does not travel: the part is named, with what to do."""
+    part = f"whisk/_beat{sysconfig.get_config_var('EXT_SUFFIX')}"
+    project.write({"whisk/__init__.py": "def stir():\n    return 1\n", part: b"\x7fELF..PyInit__beat.."})
+    pool = await open_pool(sshd().host(slots=1))
+    with pytest.raises(PicklingError, match=f"compiled part, {re.escape(part)}.* so install it on the host"):
+        await pool.submit(importlib.import_module("whisk").stir)
 
 
 async def test_states_whose_class_travels(sshd: Start, open_pool: Open, project: Project) -> None:

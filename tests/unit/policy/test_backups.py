@@ -112,7 +112,7 @@ def test_calls_that_wait_are_not_late() -> None:
 def test_who_comes_first(first: dict[str, float], second: dict[str, float]) -> None:
     """The later a call, the lighter its host and the fewer its copies, the sooner it gets one."""
     late = Late(after=1.0)
-    calls = [late.run(**options) for options in sorted((first, second), key=lambda options: options["began"])]  # type: ignore[arg-type]
+    calls = [late.run(**options) for options in sorted((second, first), key=lambda options: options["began"])]  # type: ignore[arg-type]
     found = late.late(10.0)
     assert set(found) == set(calls)
     assert found[0].worker.site.weight == first.get("weight", 1)

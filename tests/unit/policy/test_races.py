@@ -77,7 +77,7 @@ def test_no_copy_on_the_same_host() -> None:
 
 def test_copies_are_not_copied() -> None:
     """There are at most so many copies of a call, each on a host of its own, and none of a copy."""
-    desk = Hosts(6, max_copies=3)
+    desk = Hosts(4, slots=2, max_copies=3)
     call = desk.run()
     made = [desk.look() for _ in range(5)]
     assert [len(copies) for copies in made] == [1, 1, 1, 0, 0]
@@ -354,14 +354,19 @@ def test_copies_are_counted_for_all_attempts() -> None:
     assert call.info().copies == 1
 
 
-def test_next_attempt_goes_where_nobody_failed() -> None:
-    """When a call and its copy have failed, the next attempt goes to a host that is neither's."""
+@pytest.mark.parametrize("idle", ["before", "between", "after"])
+def test_next_attempt_goes_where_nobody_failed(idle: str) -> None:
+    """When a call and its copy have failed, the next attempt goes to a host that is neither's, whoever idles longest."""
     desk = Hosts(3)
     call, copy = raced(desk)
+    other = desk.submit()
     failed = call.worker.site, copy.worker.site
     call.options = call.options.changed(retry=Retry(2, backoff=0))
-    desk.fail(copy)
-    desk.fail(call)
+    for moment, member in {"before": None, "between": copy, "after": call}.items():
+        if member is not None:
+            desk.fail(member)
+        if moment == idle:
+            desk.end(other)
     desk.resume(call)
     assert call.worker.site not in failed
 
@@ -382,6 +387,15 @@ def test_seconds_of_losers_are_counted() -> None:
     desk.end(call)
     desk.stop(copy)
     assert desk.ledger.counts.backup_seconds == 2.0  # so says `lost`
+
+
+def test_seconds_of_winners_are_counted() -> None:
+    """What a copy ran until it won is counted as what copies cost, and once."""
+    desk = Hosts(3)
+    call, copy = raced(desk)
+    desk.end(copy, seconds=3.0)
+    desk.stop(call)
+    assert desk.ledger.counts.backup_seconds == 3.0
 
 
 def test_copies_keep_nothing() -> None:
