@@ -65,9 +65,10 @@ REFERENCE = {
     "futures": [
         *public(SmartFuture),
         *parameters(wait_any),
-        *(field.name for kind in (CallInfo, Outcome) for field in dataclasses.fields(kind)),
+        *CallInfo._fields,
+        *(field.name for field in dataclasses.fields(Outcome)),
     ],
-    "options": [*options_of_a_call(), *parameters(Retry), *(field.name for field in dataclasses.fields(CurrentCall))],
+    "options": [*options_of_a_call(), *parameters(Retry), *CurrentCall._fields],
 }
 """For each page of the reference, what must be on it."""
 
