@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 
+from .pauses import growing_pause
+
 FIRST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 """Seconds until it is tried again to take a connection: at first, and at most."""
@@ -32,7 +34,7 @@ def most() -> int:
 
 def pause(failures: int) -> float:
     """Seconds until the next try, after so many that failed in a row."""
-    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
+    return growing_pause(FIRST_PAUSE, failures, LONGEST_PAUSE)
 
 
 def advice(who: str) -> str:

@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from .._child.pauses import growing_pause
 from .._futures.news import News
 from .._model.call import Call
 from .._model.errors import AioParallelError, HostError, WorkerLostError, WorkerStartError
 from .._model.hosts import Host
-from .._policy.retry import growing_pause
 from .._policy.seats import Seat, Site, Standing
 from .._policy.steps import Spawn, Suspend
 from .._workers.agents import Agent

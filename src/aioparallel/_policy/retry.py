@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import math
 
+from .._child.pauses import growing_pause
 from .._model.call import Call
 from .._model.errors import TaskTimeoutError
 from .._model.options import Retry
 
-__all__ = ["MAX_DEATHS", "growing_pause", "pause_after_error", "pause_after_loss"]
+__all__ = ["MAX_DEATHS", "pause_after_error", "pause_after_loss"]
 
 MAX_DEATHS = 3
 """A call that has killed this many workers is poison."""
 
 MAX_LOSSES = 10
 """With as many machines a call may be lost, which proves nothing about it."""
-
-MAX_DOUBLINGS = 100
-"""Of the first pause: more than anybody waits for, and less than a float can hold."""
 
 
 def pause_after_error(call: Call, error: BaseException, now: float, chance: float) -> float | None:
@@ -86,14 +84,6 @@ def _backoff(retry: Retry, failures: int) -> float:
     if callable(retry.backoff):
         return max(0.0, float(retry.backoff(failures)))
     return growing_pause(float(retry.backoff), failures)
-
-
-def growing_pause(first: float, failures: int, longest: float = math.inf) -> float:
-    """Seconds to wait after so many failures: the first pause, doubled after each further one.
-
-    However many those are: a host that is away for a night is tried a thousand times.
-    """
-    return min(longest, first * 2.0 ** min(failures - 1, MAX_DOUBLINGS))
 
 
 def _too_late(call: Call, retry: Retry, when: float) -> bool:

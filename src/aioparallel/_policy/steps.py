@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._child.pauses import growing_pause
 from .._model.call import Call, Ending
 from .._model.errors import WorkerStartError
-from .retry import growing_pause
 
 if TYPE_CHECKING:
     from .seats import Seat, Site
