@@ -86,7 +86,7 @@ class BackupDesk:
         if function is not None:
             function.held.pop(call, None)
             if seconds is not None:
-                (function.cold if is_cold else function.took).extend([seconds])
+                (function.cold if is_cold else function.took).add(seconds)
 
     def late(self, now: float, since: Callable[[Call], float | None], slots: int, crowded: float = 1.0) -> list[Call]:
         """The calls that deserve a copy now, the most deserving first.
